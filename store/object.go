@@ -1,0 +1,231 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+)
+
+// Ref points to an object by name and content. It is the only thing about data that travels between steps of a run.
+type Ref struct {
+	Key    string `json:"key"`
+	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size"`
+	Rows   int64  `json:"rows,omitempty"`
+}
+
+// Object is an entry of a listing.
+type Object struct {
+	Key      string
+	Size     int64
+	Modified time.Time
+}
+
+// nonceHeader is metadata of an object that tells which write made it.
+const nonceHeader = "nonce"
+
+func newNonce() string {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program instead
+	return hex.EncodeToString(b[:])
+}
+
+func refOf(key string, data []byte) Ref {
+	sum := sha256.Sum256(data)
+	return Ref{Key: key, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))}
+}
+
+// Put writes data as prefix/<first 32 hex digits of its SHA-256>ext, once: the same data has the same name, and writing it
+// again does nothing.
+func (s *Store) Put(ctx context.Context, prefix, ext string, data []byte) (Ref, error) {
+	r := refOf("", data)
+	r.Key = strings.Trim(prefix, "/") + "/" + r.SHA256[:32] + ext
+	_, err := s.PutKey(ctx, strings.TrimPrefix(r.Key, "/"), data)
+	r.Key = strings.TrimPrefix(r.Key, "/")
+	return r, err
+}
+
+// Get reads the object of a Ref and checks its size and SHA-256. Other bytes than promised give ErrCorrupt.
+func (s *Store) Get(ctx context.Context, r Ref) ([]byte, error) {
+	// A second look tells bytes that were damaged on the way from those that are damaged in the store.
+	for look := 1; ; look++ {
+		data, _, _, err := s.read(ctx, r.Key, int(r.Size))
+		if errors.Is(err, ErrCorrupt) && look == 1 {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		got := refOf(r.Key, data)
+		if got.SHA256 == r.SHA256 && got.Size == r.Size {
+			return data, nil
+		}
+		if look == 2 {
+			return nil, fmt.Errorf("store: get %s (%s): %w: want %d bytes with SHA-256 %s, found %d bytes with %s; restore this object or remake it",
+				r.Key, s.Where(), ErrCorrupt, r.Size, r.SHA256, got.Size, got.SHA256)
+		}
+	}
+}
+
+// PutKey writes a key that does not exist yet. If it exists with the same bytes that is no error and created is false; with
+// other bytes the error is ErrConflict. created is true also when the reply to our own write was lost on the way.
+func (s *Store) PutKey(ctx context.Context, key string, data []byte) (created bool, err error) {
+	if err := checkKey(key); err != nil {
+		return false, fmt.Errorf("store: put: %w", err)
+	}
+	nonce := newNonce()
+	_, err = s.write(ctx, key, data, nonce, "")
+	if err == nil {
+		return true, nil
+	}
+	if !lostRace(err) {
+		return false, err
+	}
+	there, _, found, rerr := s.read(ctx, key, len(data))
+	if rerr != nil {
+		return false, fmt.Errorf("store: put %s: it exists, but it can not be compared: %w", key, rerr)
+	}
+	if !bytes.Equal(there, data) {
+		return false, fmt.Errorf("store: put %s (%s): %w: %d bytes there, %d bytes to write; keys are written once, so choose another name or delete the old object",
+			key, s.Where(), ErrConflict, len(there), len(data))
+	}
+	return found == nonce, nil
+}
+
+// GetKey reads the object of a key, as it is. A missing one gives ErrNotFound.
+func (s *Store) GetKey(ctx context.Context, key string) ([]byte, error) {
+	data, _, _, err := s.read(ctx, key, 0)
+	return data, err
+}
+
+// List returns all objects whose key begins with prefix, in key order.
+func (s *Store) List(ctx context.Context, prefix string) ([]Object, error) {
+	var objects []Object
+	in := &s3.ListObjectsV2Input{Bucket: &s.cfg.Bucket, Prefix: aws.String(s.full(prefix))}
+	for {
+		var out *s3.ListObjectsV2Output
+		err := s.call(ctx, "list", prefix, 0, func(ctx context.Context) (err error) {
+			out, err = s.client.ListObjectsV2(ctx, in)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range out.Contents {
+			key := aws.ToString(o.Key)
+			if s.cfg.Prefix != "" {
+				key = strings.TrimPrefix(key, s.cfg.Prefix+"/")
+			}
+			objects = append(objects, Object{Key: key, Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified)})
+		}
+		if !aws.ToBool(out.IsTruncated) {
+			return objects, nil
+		}
+		if out.NextContinuationToken == nil || aws.ToString(out.NextContinuationToken) == aws.ToString(in.ContinuationToken) {
+			return nil, fmt.Errorf("store: list %s (%s): the server says there is more but not where; it does not page its listings", prefix, s.Where())
+		}
+		in.ContinuationToken = out.NextContinuationToken
+	}
+}
+
+// write is the only request that stores bytes. With an empty ifMatch the key must not exist; else its ETag must be ifMatch.
+func (s *Store) write(ctx context.Context, key string, data []byte, nonce, ifMatch string) (etag string, err error) {
+	in := &s3.PutObjectInput{
+		Bucket: &s.cfg.Bucket, Key: aws.String(s.full(key)), ContentType: aws.String(contentType(key)),
+		Metadata: map[string]string{nonceHeader: nonce},
+	}
+	if ifMatch == "" {
+		in.IfNoneMatch = aws.String("*")
+	} else {
+		in.IfMatch = &ifMatch
+	}
+	err = s.call(ctx, "put", key, len(data), func(ctx context.Context) error {
+		in := *in
+		in.Body = newUpload(ctx, data)
+		out, err := s.client.PutObject(ctx, &in)
+		if err == nil {
+			etag = aws.ToString(out.ETag)
+		}
+		return err
+	})
+	return etag, err
+}
+
+// read returns an object with its ETag and the nonce of the write that made it.
+func (s *Store) read(ctx context.Context, key string, size int) (data []byte, etag, nonce string, err error) {
+	if err := checkKey(key); err != nil {
+		return nil, "", "", fmt.Errorf("store: get: %w", err)
+	}
+	err = s.call(ctx, "get", key, size, func(ctx context.Context) error {
+		out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.cfg.Bucket, Key: aws.String(s.full(key))})
+		if err != nil {
+			if notFound(err) {
+				return ErrNotFound
+			}
+			return err
+		}
+		defer func() { _ = out.Body.Close() }()
+		var buf bytes.Buffer
+		if n := aws.ToInt64(out.ContentLength); n > 0 && n <= 1<<30 {
+			buf.Grow(int(n) + bytes.MinRead)
+		}
+		if _, err := io.Copy(&buf, newProgress(ctx, out.Body)); err != nil {
+			if strings.Contains(err.Error(), "checksum did not match") { // the SDK has no exported type for it
+				return fmt.Errorf("%w: %w", ErrCorrupt, err)
+			}
+			return &bodyError{err}
+		}
+		data, etag, nonce = buf.Bytes(), aws.ToString(out.ETag), out.Metadata[nonceHeader]
+		return nil
+	})
+	return data, etag, nonce, err
+}
+
+func contentType(key string) string {
+	switch {
+	case strings.HasSuffix(key, ".json"):
+		return "application/json"
+	case strings.HasSuffix(key, ".html"):
+		return "text/html; charset=utf-8"
+	case strings.HasSuffix(key, ".md"), strings.HasSuffix(key, ".jsonl"), strings.HasSuffix(key, ".txt"):
+		return "text/plain; charset=utf-8"
+	}
+	return "application/octet-stream"
+}
+
+// checkKey keeps to names that every server and a plain folder can hold.
+func checkKey(key string) error {
+	switch {
+	case key == "":
+		return errors.New("empty key")
+	case len(key) > 900:
+		return fmt.Errorf("key %.60q... has %d bytes, the limit is 900", key, len(key))
+	case !utf8.ValidString(key):
+		return fmt.Errorf("key %q is not valid UTF-8", key)
+	}
+	for _, r := range key {
+		if r < 0x20 || r == 0x7f || r == '\\' {
+			return fmt.Errorf("key %q contains the character %q", key, r)
+		}
+	}
+	for part := range strings.SplitSeq(key, "/") {
+		switch {
+		case part == "" || part == "." || part == "..":
+			return fmt.Errorf("key %q has an empty or dotted part", key)
+		case len(part) > 255:
+			return fmt.Errorf("key %.60q... has a part of %d bytes, the limit is 255", key, len(part))
+		}
+	}
+	return nil
+}

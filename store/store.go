@@ -1,0 +1,202 @@
+// Package store keeps objects in S3: content-named objects that are written once, small keys that are written once,
+// and fenced streams of checkpoints, where an attempt that was given up can not overwrite its successor.
+//
+// It knows no data set, no model and no workflow. Every write uses a conditional request and every lost reply is resolved by
+// reading back, so a bucket must honour If-None-Match and If-Match: Probe checks it. Start reading at Open; object.go
+// has single objects, stream.go the fencing.
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+)
+
+// Errors to test for with errors.Is.
+var (
+	// ErrNotFound: there is no object with this key.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict: the key exists with other bytes, and keys are written once.
+	ErrConflict = errors.New("exists with other bytes")
+	// ErrFenced: a newer attempt has claimed the stream; this one must stop its work.
+	ErrFenced = errors.New("fenced: a newer attempt owns this stream")
+	// ErrCorrupt: the bytes of an object are not those its Ref promises.
+	ErrCorrupt = errors.New("corrupt object")
+)
+
+// Config names a bucket and how to reach it.
+type Config struct {
+	Endpoint  string // "" = AWS, or what the AWS environment and profile say; else http://host:port or https://host
+	Region    string // "" = what the AWS environment and profile say, else us-east-1
+	Bucket    string // required
+	Prefix    string // put before every key; keys of the API and of a Ref do not contain it
+	AccessKey string `json:"-"` // "" = the default chain of the AWS SDK
+	SecretKey string `json:"-"`
+	PathStyle bool   // bucket in the path, not in the host name; always so when Endpoint is set, unless VirtualHost
+
+	VirtualHost bool // bucket in the host name even with an Endpoint
+
+	IdleTimeout time.Duration // a request without any progress for so long is given up and tried again; 0 = 30 s
+	CallTimeout time.Duration // all attempts of one call together, plus one second for each MiB of data; 0 = 2 min
+	MaxAttempts int           // 0 = 8
+
+	Transport http.RoundTripper `json:"-"` // nil = the SDK's own; for proxies and tests
+}
+
+// Store is one bucket (and prefix). It is safe for concurrent use.
+type Store struct {
+	cfg    Config
+	client *s3.Client
+}
+
+// Open connects to a bucket, and creates it if it does not exist and that is allowed. It does not probe.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 30*time.Second)
+	c.CallTimeout = cmp.Or(c.CallTimeout, 2*time.Minute)
+	c.MaxAttempts = cmp.Or(c.MaxAttempts, 8)
+	c.Prefix = strings.Trim(c.Prefix, "/")
+	if c.Bucket == "" {
+		return nil, errors.New("store: no bucket named; set the bucket")
+	}
+	if c.Prefix != "" {
+		if err := checkKey(c.Prefix); err != nil {
+			return nil, fmt.Errorf("store: prefix: %w", err)
+		}
+	}
+	if (c.AccessKey == "") != (c.SecretKey == "") {
+		return nil, errors.New("store: only one of access key and secret key is set; set both, or none to use the AWS environment and profile")
+	}
+	loopback, err := checkEndpoint(c.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := loadAWS(ctx, c, loopback)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{cfg: c}
+	s.client = s3.NewFromConfig(cfg, func(o *s3.Options) {
+		if c.Endpoint != "" {
+			o.BaseEndpoint = aws.String(strings.TrimRight(c.Endpoint, "/"))
+		}
+		o.UsePathStyle = c.PathStyle || (c.Endpoint != "" && !c.VirtualHost)
+		o.DisableLogOutputChecksumValidationSkipped = true
+		o.Retryer = aws.NopRetryer{} // call.go retries, with its own rules and limits
+		if c.Transport != nil {
+			o.HTTPClient = &http.Client{Transport: c.Transport}
+		}
+	})
+	s.cfg.Region = s.client.Options().Region
+	return s, s.ensureBucket(ctx)
+}
+
+func checkEndpoint(endpoint string) (loopback bool, err error) {
+	if endpoint == "" {
+		return false, nil
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return false, fmt.Errorf("store: endpoint %q is not a URL; write http://HOST:PORT or https://HOST", redact(endpoint))
+	}
+	if u.User != nil {
+		return false, errors.New("store: the endpoint URL contains a user or password; give them as access key and secret key")
+	}
+	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		return false, fmt.Errorf("store: endpoint %q has a path or a query; name the bucket and the prefix apart", endpoint)
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || (ip != nil && ip.IsLoopback()), nil
+}
+
+// redact drops what may be a password from a text that is not a proper URL.
+func redact(endpoint string) string {
+	if i := strings.LastIndex(endpoint, "@"); i >= 0 {
+		return "..." + endpoint[i:]
+	}
+	return endpoint
+}
+
+func loadAWS(ctx context.Context, c Config, loopback bool) (aws.Config, error) {
+	// A server on this machine with its own keys needs nothing of the AWS environment, and must not fail by what stands there.
+	if loopback && c.AccessKey != "" {
+		return aws.Config{
+			Region:      cmp.Or(c.Region, "us-east-1"),
+			Credentials: credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, ""),
+			HTTPClient:  awshttp.NewBuildableClient(),
+		}, nil
+	}
+	// Only the SDK's own client type can take AWS_CA_BUNDLE; with another one loading the configuration fails.
+	options := []func(*config.LoadOptions) error{config.WithHTTPClient(awshttp.NewBuildableClient())}
+	if c.Region != "" {
+		options = append(options, config.WithRegion(c.Region))
+	}
+	if c.AccessKey != "" {
+		options = append(options, config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, "")))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, options...)
+	if err != nil {
+		return cfg, fmt.Errorf("store: load the AWS configuration: %w; check the AWS_* variables and ~/.aws", err)
+	}
+	cfg.Region = cmp.Or(cfg.Region, "us-east-1")
+	return cfg, nil
+}
+
+// ensureBucket makes the bucket if it is missing. Without the right to look or to create it is left to the first real request
+// to say what is wrong.
+func (s *Store) ensureBucket(ctx context.Context) error {
+	err := s.call(ctx, "look for the bucket", "", 0, func(ctx context.Context) error {
+		_, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.cfg.Bucket})
+		return err
+	})
+	switch {
+	case err == nil || httpStatus(err) == http.StatusForbidden:
+		return nil
+	case httpStatus(err) != http.StatusNotFound:
+		return err
+	}
+	in := &s3.CreateBucketInput{Bucket: &s.cfg.Bucket}
+	if r := s.cfg.Region; r != "us-east-1" && r != "auto" {
+		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(r)}
+	}
+	err = s.call(ctx, "create the bucket", "", 0, func(ctx context.Context) error {
+		_, err := s.client.CreateBucket(ctx, in)
+		return err
+	})
+	if err == nil || errorCode(err) == "BucketAlreadyOwnedByYou" {
+		return nil
+	}
+	return err
+}
+
+// Where names endpoint, bucket and prefix for messages; it holds no secret.
+func (s *Store) Where() string {
+	where := "bucket " + s.cfg.Bucket
+	if s.cfg.Prefix != "" {
+		where += "/" + s.cfg.Prefix
+	}
+	if s.cfg.Endpoint != "" {
+		return where + " at " + s.cfg.Endpoint
+	}
+	return where + " in " + s.cfg.Region
+}
+
+// full is the key as the bucket knows it.
+func (s *Store) full(key string) string {
+	if s.cfg.Prefix == "" {
+		return key
+	}
+	return s.cfg.Prefix + "/" + key
+}

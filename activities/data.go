@@ -1,0 +1,231 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/opencharacter/opencharacter/constitution"
+	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/spec"
+	"github.com/opencharacter/opencharacter/store"
+)
+
+// Data serves the activities that need nothing but the object store.
+type Data struct {
+	Store *store.Store
+	// Attributes tells which search attributes the cluster knows; nil means none. The workflow upserts only those,
+	// because an unknown attribute would fail its workflow task again and again.
+	Attributes func(ctx context.Context) ([]string, error)
+}
+
+// ResolveInput is the user's spec as it came.
+type ResolveInput struct {
+	Spec json.RawMessage `json:"spec,omitempty"`
+}
+
+// Brief is the plan's ref and the few of its values that workflows steer by and show.
+type Brief struct {
+	Plan           store.Ref `json:"plan"` // a draft until [Engine.InspectModel] has pinned the models
+	Constitution   string    `json:"constitution"`
+	Preset         string    `json:"preset"`
+	Model          string    `json:"model"`
+	Teacher        string    `json:"teacher"`
+	Pairs          int       `json:"pairs"`
+	PairChunk      int       `json:"pair_chunk"`
+	Reflections    int       `json:"reflections"`
+	Interactions   int       `json:"interactions"`
+	Chunk          int       `json:"chunk"`
+	SegmentSeconds int       `json:"segment_seconds"`
+	// Attributes are the search attributes that the cluster knows.
+	Attributes []string `json:"attributes,omitempty"`
+}
+
+// ResolveSpec lays the user's fields over the preset, checks every value and every file it names, and stores the plan.
+func (d *Data) ResolveSpec(ctx context.Context, in ResolveInput) (Brief, error) {
+	s, err := spec.Resolve(in.Spec)
+	if err != nil {
+		return Brief{}, fatal(BadInput, err)
+	}
+	p := Plan{Spec: s}
+	c, err := d.loadConstitution(ctx, s.Constitution)
+	if err != nil {
+		return Brief{}, err
+	}
+	p.Name = c.Name
+	if p.Constitution, err = d.Store.Put(ctx, "constitutions", ".json", c.Canonical()); err != nil {
+		return Brief{}, err
+	}
+	if s.Preferences.Prompts != "" {
+		if p.Prompts, err = d.pin(ctx, "preferences.prompts", s.Preferences.Prompts); err != nil {
+			return Brief{}, err
+		}
+		if _, err := userPrompts(ctx, d.Store, *p.Prompts); err != nil {
+			return Brief{}, fatal(BadInput, err)
+		}
+	}
+	if s.TeacherOptions.File != "" {
+		if p.Recorded, err = d.pin(ctx, "teacher_options.file", s.TeacherOptions.File); err != nil {
+			return Brief{}, err
+		}
+	}
+	rec, err := recorded(ctx, d.Store, p)
+	if err != nil {
+		return Brief{}, fatal(BadInput, err)
+	}
+	if s.Teacher == "recorded" && len(rec) < s.Evaluation.HeldOut+s.Preferences.MinPairs {
+		return Brief{}, fatal(BadInput, fmt.Errorf("spec: teacher recorded has %d answers for %q, but preferences.min_pairs %d and evaluation.held_out %d need %d; name a larger file in teacher_options.file or choose another teacher",
+			len(rec), c.Name, s.Preferences.MinPairs, s.Evaluation.HeldOut, s.Evaluation.HeldOut+s.Preferences.MinPairs))
+	}
+	out := Brief{Constitution: c.Name, Preset: s.Preset, Model: s.Model, Teacher: s.Teacher, Pairs: s.Preferences.Pairs, PairChunk: s.Preferences.Chunk,
+		Reflections: s.Introspection.Reflections, Interactions: s.Introspection.Interactions, Chunk: s.Introspection.Chunk, SegmentSeconds: max(s.DPO.SegmentSeconds, s.SFT.SegmentSeconds)}
+	if out.Plan, err = putJSON(ctx, d.Store, "plans", p); err != nil {
+		return Brief{}, err
+	}
+	if d.Attributes != nil {
+		if out.Attributes, err = d.Attributes(ctx); err != nil {
+			return Brief{}, fmt.Errorf("list search attributes: %w", err)
+		}
+	}
+	return out, nil
+}
+
+func (d *Data) loadConstitution(ctx context.Context, value string) (*constitution.Constitution, error) {
+	for _, name := range constitution.Builtin() {
+		if name == value {
+			c, err := constitution.Load(name)
+			return c, fatal(BadInput, err)
+		}
+	}
+	if len(value) < 4 || value[:4] != "ref:" {
+		return nil, fatal(BadInput, fmt.Errorf("spec: constitution %q is not built in (%d are: see `character constitution list`); for a file of your own start the run with `character run FILE`, which uploads it",
+			value, len(constitution.Builtin())))
+	}
+	b, key, err := uploaded(ctx, d.Store, "constitution", value)
+	if err != nil {
+		return nil, err
+	}
+	c, err := constitution.Parse(b, path.Base(key))
+	if err != nil {
+		return nil, fatal(BadInput, err)
+	}
+	return c, fatal(BadInput, c.Validate())
+}
+
+// pin turns an uploaded key into a ref with size and hash.
+func (d *Data) pin(ctx context.Context, field, value string) (*store.Ref, error) {
+	b, key, err := uploaded(ctx, d.Store, field, value)
+	if err != nil {
+		return nil, err
+	}
+	r, err := d.Store.Put(ctx, path.Dir(key), path.Ext(key), b)
+	return &r, err
+}
+
+// recorded returns the recorded answers of the plan's character: the user's file, else the built-in ones, else none.
+func recorded(ctx context.Context, s *store.Store, p Plan) ([]constitution.Example, error) {
+	if p.Recorded != nil {
+		b, err := s.Get(ctx, *p.Recorded)
+		if err != nil {
+			return nil, err
+		}
+		return constitution.ParseRecorded(b, path.Base(p.Recorded.Key))
+	}
+	rows, ok := constitution.Recorded(p.Name)
+	if !ok && p.Spec.Teacher == "recorded" {
+		return nil, fmt.Errorf("spec: no recorded answers are built in for %q; give a file in teacher_options.file", p.Name)
+	}
+	return rows, nil
+}
+
+// FindStageInput names a stage by what shapes it.
+type FindStageInput struct {
+	Kind     string       `json:"kind"`
+	Plan     store.Ref    `json:"plan"`
+	Upstream []string     `json:"upstream,omitempty"` // keys or hashes of the inputs
+	Adapters []AdapterRef `json:"adapters,omitempty"`
+}
+
+// FindStageOutput has the stage's key and, where the same work was done before, its result.
+type FindStageOutput struct {
+	Key   string `json:"key"`
+	Stage *Stage `json:"stage,omitempty"`
+}
+
+func stageObject(kind, key string) string { return "stages/" + kind + "/" + key + ".json" }
+
+// FindStage computes the stage's key and looks whether that stage is already there (law 8).
+func (d *Data) FindStage(ctx context.Context, in FindStageInput) (FindStageOutput, error) {
+	p, err := getPlan(ctx, d.Store, in.Plan)
+	if err != nil {
+		return FindStageOutput{}, err
+	}
+	out := FindStageOutput{Key: dataset.InputHash(map[string]any{"kind": in.Kind, "shape": shape(in.Kind, p), "upstream": in.Upstream, "adapters": in.Adapters})[:32]}
+	b, err := d.Store.GetKey(ctx, stageObject(in.Kind, out.Key))
+	if errors.Is(err, store.ErrNotFound) {
+		return out, nil
+	}
+	if err != nil {
+		return out, err
+	}
+	var st Stage
+	if err := json.Unmarshal(b, &st); err != nil {
+		return out, fmt.Errorf("stage %s: %w; remove that object to do the stage again", stageObject(in.Kind, out.Key), err)
+	}
+	st.Reused = true
+	out.Stage = &st
+	return out, nil
+}
+
+// shape is the part of the plan that shapes one stage's output. What changes speed only (chunk sizes, rows in
+// parallel, segments, micro-batches) is left out: by the row law it changes no bit.
+func shape(kind string, p Plan) any {
+	s := p.Spec
+	base := map[string]any{"model": p.Model, "variant": p.Variant, "seed": s.Seed, "constitution": p.Constitution.SHA256}
+	train := func(t spec.Training) spec.Training {
+		t.MicroTokens, t.SegmentSeconds, t.SegmentSteps = 0, 0, 0
+		return t
+	}
+	switch kind {
+	case KindPreferences:
+		q, o := s.Preferences, s.TeacherOptions
+		q.Chunk, q.Parallel, q.Prompts = 0, 0, ""
+		o.Concurrency, o.KeyEnv, o.File = 0, "", ""
+		base["preferences"], base["teacher"], base["options"], base["teacher_model"] = q, s.Teacher, o, p.Teacher
+		base["prompts"], base["recorded"], base["held_out"] = p.Prompts, p.Recorded, s.Evaluation.HeldOut
+	case KindDPO:
+		base["train"] = train(s.DPO)
+	case KindIntrospection:
+		q := s.Introspection
+		q.Chunk, q.Parallel = 0, 0
+		base["introspection"] = q
+	case KindSFT:
+		base["train"] = train(s.SFT)
+	case KindEvaluation:
+		base["evaluation"], base["options"], base["recorded"] = s.Evaluation, s.TeacherOptions.System, p.Recorded
+	}
+	return base
+}
+
+// KeepStage commits a finished stage under its key. If it was committed before, that first result stays and is
+// returned: a stage's values are equal by the row law, only its timings may differ.
+func (d *Data) KeepStage(ctx context.Context, st Stage) (Stage, error) {
+	key := stageObject(st.Kind, st.Key)
+	_, err := d.Store.PutKey(ctx, key, mustJSON(st))
+	if !errors.Is(err, store.ErrConflict) {
+		return st, err
+	}
+	b, err := d.Store.GetKey(ctx, key)
+	if err != nil {
+		return Stage{}, err
+	}
+	var first Stage
+	if err := json.Unmarshal(b, &first); err != nil {
+		return Stage{}, temporal.NewNonRetryableApplicationError("stage "+key+" is not readable: "+err.Error(), StageFailed, err)
+	}
+	return first, nil
+}

@@ -1,0 +1,229 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/lm/chat"
+	"github.com/opencharacter/opencharacter/lm/gguf"
+	"github.com/opencharacter/opencharacter/lm/hub"
+	"github.com/opencharacter/opencharacter/lm/tokenizer"
+	"github.com/opencharacter/opencharacter/lm/transformer"
+	"github.com/opencharacter/opencharacter/store"
+	"github.com/opencharacter/opencharacter/tensor"
+)
+
+// Engine serves the activities that run a model on this machine. It keeps one model in memory; a worker gives it one
+// slot a device, so its methods do not run at the same time as each other.
+type Engine struct {
+	Store *store.Store
+	// Hub says where models are kept on this machine.
+	Hub hub.Options
+	// Pull lets the engine fetch a known model that is not there yet.
+	Pull bool
+
+	mu       sync.Mutex
+	model    *Loaded
+	adapters map[string]*transformer.Adapter
+	rows     map[string]*trainingRows
+	ws       *transformer.Workspace
+}
+
+// Loaded is a model in memory with its chat format.
+type Loaded struct {
+	*transformer.Model
+	Tokens *tokenizer.Tokenizer
+	Chat   *chat.Format
+	Info   ModelInfo
+}
+
+// LoadModel opens a model by name or path, checks that vocabulary and weights fit, and describes it.
+func LoadModel(nameOrPath string, o hub.Options) (*Loaded, error) {
+	file, err := hub.Resolve(nameOrPath, o)
+	if err != nil {
+		return nil, err
+	}
+	tokJSON, meta, template, err := file.TokenizerSource()
+	if err != nil {
+		return nil, err
+	}
+	var tok *tokenizer.Tokenizer
+	if len(tokJSON) > 0 {
+		tok, err = tokenizer.FromJSON(tokJSON)
+	} else {
+		tok, err = tokenizer.FromGGUF(meta)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", nameOrPath, err)
+	}
+	format, err := chat.New(tok, template)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", nameOrPath, err)
+	}
+	var m *transformer.Model
+	if file.Format == "gguf" {
+		var f *gguf.File
+		if f, err = gguf.Open(file.Path); err == nil {
+			m, err = transformer.LoadGGUF(f)
+			err = errors.Join(err, f.Close())
+		}
+	} else {
+		m, err = transformer.LoadSafetensors(file.Path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", nameOrPath, err)
+	}
+	if tok.Size() > m.Vocab {
+		return nil, fmt.Errorf("model %s: the tokenizer has %d tokens, the weights only %d rows; the files do not belong together", nameOrPath, tok.Size(), m.Vocab)
+	}
+	return &Loaded{Model: m, Tokens: tok, Chat: format, Info: ModelInfo{Name: nameOrPath, SHA256: file.SHA256, Format: file.Format,
+		Architecture: m.Architecture, Context: m.Context, Vocab: m.Vocab, ChatHash: format.Hash()}}, nil
+}
+
+// load returns the wanted model, loading it when another (or none) is in memory. wanted.SHA256 may be empty.
+func (e *Engine) load(ctx context.Context, wanted ModelInfo) (*Loaded, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.model != nil && e.model.Info.Name == wanted.Name && (wanted.SHA256 == "" || wanted.SHA256 == e.model.Info.SHA256) {
+		return e.model, nil
+	}
+	e.model, e.adapters, e.rows = nil, nil, nil // never two models in memory
+	if _, err := hub.Resolve(wanted.Name, e.Hub); err != nil {
+		if !e.Pull || !errors.Is(err, hub.ErrNotPulled) {
+			return nil, fatal(BadInput, err)
+		}
+		if _, err := hub.Pull(ctx, wanted.Name, e.Hub); err != nil {
+			return nil, err
+		}
+	}
+	m, err := LoadModel(wanted.Name, e.Hub)
+	if err != nil {
+		return nil, fatal(BadInput, err)
+	}
+	if wanted.SHA256 != "" && wanted.SHA256 != m.Info.SHA256 {
+		return nil, fmt.Errorf("model %s on this worker has sha256 %s, the run needs %s; put the same file there", wanted.Name, m.Info.SHA256, wanted.SHA256)
+	}
+	e.model = m
+	return m, nil
+}
+
+// workspace is the engine's one scratch area.
+func (e *Engine) workspace() *transformer.Workspace {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ws == nil {
+		e.ws = transformer.NewWorkspace()
+	}
+	return e.ws
+}
+
+// ReadAdapter fetches an adapter's files and checks them against the model.
+func ReadAdapter(ctx context.Context, s *store.Store, m *transformer.Model, r AdapterRef) (*transformer.Adapter, error) {
+	files := map[string][]byte{}
+	for name, ref := range r.Files {
+		b, err := s.Get(ctx, ref)
+		if err != nil {
+			return nil, fmt.Errorf("adapter file %s: %w", name, err)
+		}
+		files[name] = b
+	}
+	return transformer.ReadPEFT(files, m.Config)
+}
+
+// stack reads adapters, the first at the bottom, keeping those already in memory.
+func (e *Engine) stack(ctx context.Context, m *transformer.Model, refs []AdapterRef) ([]*transformer.Adapter, error) {
+	var out []*transformer.Adapter
+	for _, r := range refs {
+		key := dataset.InputHash(r)
+		e.mu.Lock()
+		a := e.adapters[key]
+		e.mu.Unlock()
+		if a == nil {
+			var err error
+			if a, err = ReadAdapter(ctx, e.Store, m, r); err != nil {
+				return nil, err
+			}
+			e.mu.Lock()
+			if e.adapters == nil {
+				e.adapters = map[string]*transformer.Adapter{}
+			}
+			e.adapters[key] = a
+			e.mu.Unlock()
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// InspectModelInput has the draft plan.
+type InspectModelInput struct {
+	Plan store.Ref `json:"plan"`
+}
+
+// InspectModelOutput has the finished plan.
+type InspectModelOutput struct {
+	Plan    store.Ref `json:"plan"`
+	Model   ModelInfo `json:"model"`
+	Variant string    `json:"variant"`
+}
+
+// InspectModel finds the run's models on this machine, loads the student and pins both by hash in the finished plan.
+func (e *Engine) InspectModel(ctx context.Context, in InspectModelInput) (InspectModelOutput, error) {
+	p, err := getPlan(ctx, e.Store, in.Plan)
+	if err != nil {
+		return InspectModelOutput{}, err
+	}
+	if t := p.Spec.TeacherOptions.Model; p.Spec.Teacher == "local" && t != "" && t != p.Spec.Model {
+		m, err := e.load(ctx, ModelInfo{Name: t})
+		if err != nil {
+			return InspectModelOutput{}, err
+		}
+		p.Teacher = m.Info
+	}
+	m, err := e.load(ctx, ModelInfo{Name: p.Spec.Model, SHA256: p.Spec.ModelSHA256})
+	if err != nil {
+		return InspectModelOutput{}, err
+	}
+	p.Model, p.Variant, p.Shape = m.Info, tensor.Variant(), m.Config
+	if p.Spec.Teacher == "local" && p.Teacher.SHA256 == "" {
+		p.Teacher = m.Info
+	}
+	for _, l := range []struct {
+		field string
+		n     int
+	}{{"dpo.max_length", p.Spec.DPO.MaxLength}, {"sft.max_length", p.Spec.SFT.MaxLength}} {
+		if l.n > m.Context {
+			return InspectModelOutput{}, fatal(BadInput, fmt.Errorf("spec: %s %d is more than the model's context of %d tokens; set a smaller one", l.field, l.n, m.Context))
+		}
+	}
+	out := InspectModelOutput{Model: p.Model, Variant: p.Variant}
+	out.Plan, err = putJSON(ctx, e.Store, "plans", p)
+	return out, err
+}
+
+// progress is what a running engine activity tells by its heartbeats.
+type progress struct {
+	mu sync.Mutex
+	Live
+}
+
+// Live is the heartbeat detail of a running activity: rows or steps done inside the present chunk or segment.
+type Live struct {
+	Done   int                `json:"done"`
+	Total  int                `json:"total"`
+	Tokens int                `json:"tokens,omitempty"`
+	Values map[string]float64 `json:"values,omitempty"`
+}
+
+func (p *progress) set(f func(*Live)) { p.mu.Lock(); f(&p.Live); p.mu.Unlock() }
+
+// details is a copy as JSON, so that the heartbeat never races with the work.
+func (p *progress) details() any {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return json.RawMessage(mustJSON(p.Live))
+}

@@ -1,0 +1,240 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/opencharacter/opencharacter/constitution"
+	"github.com/opencharacter/opencharacter/heartbeat"
+	"github.com/opencharacter/opencharacter/lm/chat"
+	"github.com/opencharacter/opencharacter/lm/sample"
+	"github.com/opencharacter/opencharacter/lm/train"
+	"github.com/opencharacter/opencharacter/lm/transformer"
+	"github.com/opencharacter/opencharacter/store"
+)
+
+// Which models an evaluation looks at.
+const (
+	WhichBase      = "base"
+	WhichDPO       = "dpo"
+	WhichCharacter = "character"
+)
+
+// EvaluateInput names one model of the run: the base with a stack of adapters.
+type EvaluateInput struct {
+	Plan     store.Ref    `json:"plan"`
+	Which    string       `json:"which"`
+	Adapters []AdapterRef `json:"adapters,omitempty"`
+	// Plain is the base's evaluation, whose plain answers the others score; nil for the base itself.
+	Plain *store.Ref `json:"plain,omitempty"`
+}
+
+// Answer is one prompt answered without any constitution.
+type Answer struct {
+	Prompt   string `json:"prompt"`
+	Response string `json:"response"`
+	Finish   string `json:"finish_reason"`
+}
+
+// Measured is what one model gave. Log-probs are means a token (response and end token), over all rows' tokens.
+type Measured struct {
+	Which            string   `json:"which"`
+	Answers          []Answer `json:"answers"`
+	HeldOutRows      int      `json:"held_out_rows"`
+	HeldOut          float64  `json:"held_out"`
+	WithConstitution float64  `json:"with_constitution,omitempty"` // base only
+	Plain            float64  `json:"plain"`
+	PlainAnswers     []Answer `json:"plain_answers,omitempty"` // base only
+}
+
+// EvaluateOutput refers to a Measured object.
+type EvaluateOutput struct {
+	Result store.Ref `json:"result"`
+}
+
+// EvaluateModel answers the check prompts and scores the held-out and the plain answers under one model.
+func (e *Engine) EvaluateModel(ctx context.Context, in EvaluateInput) (EvaluateOutput, error) {
+	var out EvaluateOutput
+	var live progress
+	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) error {
+		p, err := getPlan(ctx, e.Store, in.Plan)
+		if err != nil {
+			return err
+		}
+		c, err := getConstitution(ctx, e.Store, p)
+		if err != nil {
+			return err
+		}
+		m, err := e.load(ctx, p.Model)
+		if err != nil {
+			return err
+		}
+		stack, err := e.stack(ctx, m.Model, in.Adapters)
+		if err != nil {
+			return err
+		}
+		rec, err := recorded(ctx, e.Store, p)
+		if err != nil {
+			return err
+		}
+		held, _ := splitHeldOut(p, rec)
+		ev := evaluator{m: m, ws: e.workspace(), stack: stack, plan: p, live: &live}
+		out.Result, err = ev.run(ctx, e.Store, in, c, held)
+		return err
+	})
+	return out, err
+}
+
+type evaluator struct {
+	m     *Loaded
+	ws    *transformer.Workspace
+	stack []*transformer.Adapter
+	plan  Plan
+	live  *progress
+}
+
+func (v *evaluator) run(ctx context.Context, s *store.Store, in EvaluateInput, c *constitution.Constitution, held []constitution.Example) (store.Ref, error) {
+	r := Measured{Which: in.Which, HeldOutRows: len(held)}
+	var err error
+	if r.Answers, err = v.answer(ctx, v.plan.Spec.Evaluation.Prompts); err != nil {
+		return store.Ref{}, err
+	}
+	if r.HeldOut, err = v.score(ctx, nil, held); err != nil {
+		return store.Ref{}, err
+	}
+	plain := r.PlainAnswers
+	if in.Plain == nil {
+		system, examples := teacherContext(v.plan, c)
+		if r.WithConstitution, err = v.score(ctx, role{system: system, examples: examples}.before(), held); err != nil {
+			return store.Ref{}, err
+		}
+		var asked []string
+		for _, h := range held {
+			asked = append(asked, h.Prompt)
+		}
+		if plain, err = v.answer(ctx, asked); err != nil {
+			return store.Ref{}, err
+		}
+		r.PlainAnswers = plain
+	} else {
+		base, err := getJSON[Measured](ctx, s, *in.Plain)
+		if err != nil {
+			return store.Ref{}, err
+		}
+		plain = base.PlainAnswers
+	}
+	var rows []constitution.Example
+	for _, a := range plain {
+		if a.Finish == "stop" { // an answer cut at its limit has no end to score
+			rows = append(rows, constitution.Example{Prompt: a.Prompt, Response: a.Response})
+		}
+	}
+	if r.Plain, err = v.score(ctx, nil, rows); err != nil {
+		return store.Ref{}, err
+	}
+	return putJSON(ctx, s, "evaluations", r)
+}
+
+func (v *evaluator) answer(ctx context.Context, prompts []string) ([]Answer, error) {
+	out := make([]Answer, len(prompts))
+	reqs := make([]sample.Request, len(prompts))
+	for i, q := range prompts {
+		ids, err := v.m.Chat.Prompt([]chat.Message{{Role: "user", Content: q}})
+		if err != nil {
+			return nil, fatal(BadInput, err)
+		}
+		reqs[i] = sample.Request{Key: rowKey("evaluation", q), Prompt: ids, Params: params(v.plan.Spec.Evaluation.Sampling, v.plan.Spec.Seed, v.m)}
+	}
+	err := sample.Generate(ctx, v.m.Model, v.stack, reqs, sample.Options{MaxRows: 32, Decode: v.m.Tokens.DecodeText,
+		Progress: func(done, tokens int) {
+			v.live.set(func(l *Live) { l.Done, l.Total, l.Tokens = done, len(prompts), tokens })
+		}},
+		func(i int, r sample.Result) error {
+			out[i] = Answer{Prompt: prompts[i], Response: v.m.Tokens.DecodeText(r.Tokens), Finish: r.Finish}
+			return nil
+		})
+	return out, err
+}
+
+// score is the mean log-prob a token of the answers, each after before + its prompt; 0 when there are none.
+func (v *evaluator) score(ctx context.Context, before []chat.Message, rows []constitution.Example) (float64, error) {
+	total, tokens := 0.0, 0
+	for i := 0; i < len(rows); i += referenceBatch {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		var ex []train.Example
+		for _, r := range rows[i:min(i+referenceBatch, len(rows))] {
+			x, err := EncodeAnswer(v.m, before, r.Prompt, r.Response)
+			if err != nil {
+				return 0, err
+			}
+			ex = append(ex, x)
+		}
+		sums, counts, err := train.SumLogProbs(v.m.Model, v.ws, ex, v.stack)
+		if err != nil {
+			return 0, err
+		}
+		for j := range sums {
+			total += sums[j]
+			tokens += counts[j]
+		}
+		v.live.set(func(l *Live) { l.Done, l.Total = i, len(rows) })
+	}
+	if tokens == 0 {
+		return 0, nil
+	}
+	return total / float64(tokens), nil
+}
+
+// EncodeAnswer lays out before + prompt + response with only the last assistant turn and its end token masked in.
+func EncodeAnswer(m *Loaded, before []chat.Message, prompt, response string) (train.Example, error) {
+	msgs := append(append([]chat.Message{}, before...), chat.Message{Role: "user", Content: prompt}, chat.Message{Role: "assistant", Content: response})
+	ids, mask, err := m.Chat.Encode(msgs)
+	if err != nil {
+		return train.Example{}, fmt.Errorf("score %q: %w", prompt, err)
+	}
+	i := len(mask) - 1
+	for ; i >= 0 && !mask[i]; i-- {
+	}
+	for ; i >= 0 && mask[i]; i-- {
+	}
+	for ; i >= 0; i-- {
+		mask[i] = false
+	}
+	return train.Example{Tokens: ids, Mask: mask}, nil
+}
+
+// JoinEvaluationInput has the three results.
+type JoinEvaluationInput struct {
+	Key       string    `json:"key"`
+	Base      store.Ref `json:"base"`
+	DPO       store.Ref `json:"dpo"`
+	Character store.Ref `json:"character"`
+}
+
+// JoinEvaluation puts the three models side by side. The internalisation index is the gain over the base without a
+// prompt divided by what the constitution in the prompt gains the base.
+func (d *Data) JoinEvaluation(ctx context.Context, in JoinEvaluationInput) (Stage, error) {
+	st := Stage{Kind: KindEvaluation, Key: in.Key, Parts: []store.Ref{in.Base, in.DPO, in.Character}}
+	var m [3]Measured
+	for i, r := range st.Parts {
+		var err error
+		if m[i], err = getJSON[Measured](ctx, d.Store, r); err != nil {
+			return Stage{}, err
+		}
+	}
+	st.Rows = int64(len(m[0].Answers))
+	st.Kept = st.Rows
+	st.Values = map[string]float64{"held_out_rows": float64(m[0].HeldOutRows), "plain_base": m[0].Plain, "plain_dpo": m[1].Plain, "plain_character": m[2].Plain}
+	if m[0].HeldOutRows == 0 {
+		return st, nil // no recorded answers for this character: the gain is not measured, and the report says so
+	}
+	v := st.Values
+	v["held_out_base"], v["held_out_constitution"], v["held_out_dpo"], v["held_out_character"] = m[0].HeldOut, m[0].WithConstitution, m[1].HeldOut, m[2].HeldOut
+	v["gain_constitution"], v["gain_dpo"], v["gain_character"] = m[0].WithConstitution-m[0].HeldOut, m[1].HeldOut-m[0].HeldOut, m[2].HeldOut-m[0].HeldOut
+	if v["gain_constitution"] > 0 {
+		v["index_dpo"], v["index_character"] = v["gain_dpo"]/v["gain_constitution"], v["gain_character"]/v["gain_constitution"]
+	}
+	return st, nil
+}

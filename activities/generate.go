@@ -1,0 +1,236 @@
+package activities
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/opencharacter/opencharacter/constitution"
+	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/heartbeat"
+	"github.com/opencharacter/opencharacter/lm/chat"
+	"github.com/opencharacter/opencharacter/lm/sample"
+	"github.com/opencharacter/opencharacter/spec"
+	"github.com/opencharacter/opencharacter/store"
+)
+
+// Roles of a generated answer.
+const (
+	RoleTeacher    = "teacher"    // with the constitution
+	RoleStudent    = "student"    // without
+	RoleReflection = "reflection" // the character about itself
+)
+
+// ChunkInput is one bounded piece of generation: rows [From, To) of a prompt set.
+type ChunkInput struct {
+	Plan     store.Ref    `json:"plan"`
+	Role     string       `json:"role"`
+	Prompts  store.Ref    `json:"prompts"`
+	From     int          `json:"from"`
+	To       int          `json:"to"`
+	Adapters []AdapterRef `json:"adapters,omitempty"`
+	// Only is a chunk of another role over the same rows: prompts that were dropped there are left out here.
+	Only *store.Ref `json:"only,omitempty"`
+	// Previous is the chain that this chunk is appended to.
+	Previous *store.Ref `json:"previous,omitempty"`
+}
+
+// ChunkOutput is a committed chunk.
+type ChunkOutput struct {
+	Chain   store.Ref        `json:"chain"`
+	Rows    int64            `json:"rows"`
+	Kept    int64            `json:"kept"`
+	Dropped map[string]int64 `json:"dropped,omitempty"`
+	Tokens  int64            `json:"tokens"`
+	Seconds float64          `json:"seconds"`
+}
+
+// Generate answers a chunk of prompts with the local model and commits the answers, each with the reason it was
+// dropped for, if any.
+func (e *Engine) Generate(ctx context.Context, in ChunkInput) (ChunkOutput, error) {
+	var out ChunkOutput
+	var live progress
+	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) (err error) {
+		out, err = e.generate(ctx, in, &live)
+		return err
+	})
+	return out, err
+}
+
+func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (ChunkOutput, error) {
+	start := time.Now()
+	p, rows, err := chunkRows(ctx, e.Store, in)
+	if err != nil {
+		return ChunkOutput{}, err
+	}
+	c, err := getConstitution(ctx, e.Store, p)
+	if err != nil {
+		return ChunkOutput{}, err
+	}
+	r, err := roleOf(in.Role, p, c)
+	if err != nil {
+		return ChunkOutput{}, err
+	}
+	m, err := e.load(ctx, r.model)
+	if err != nil {
+		return ChunkOutput{}, err
+	}
+	stack, err := e.stack(ctx, m.Model, in.Adapters)
+	if err != nil {
+		return ChunkOutput{}, err
+	}
+	live.set(func(l *Live) { l.Total = len(rows) })
+	out := make([]dataset.Response, len(rows))
+	reqs := make([]sample.Request, len(rows))
+	for i, q := range rows {
+		ids, err := m.Chat.Prompt(append(r.before(), chat.Message{Role: "user", Content: q.Text}))
+		if err != nil {
+			return ChunkOutput{}, fatal(BadInput, fmt.Errorf("prompt %s: %w", q.ID, err))
+		}
+		reqs[i] = sample.Request{Key: rowKey(in.Role, q.ID), Prompt: ids, Params: params(r.sampling, p.Spec.Seed, m)}
+	}
+	err = sample.Generate(ctx, m.Model, stack, reqs, sample.Options{MaxRows: r.parallel, Decode: m.Tokens.DecodeText,
+		Progress: func(done, tokens int) { live.set(func(l *Live) { l.Done, l.Tokens = done, tokens }) }},
+		func(i int, res sample.Result) error {
+			out[i] = response(rows[i], m.Tokens.DecodeText(res.Tokens), res.Finish, len(res.Tokens), sum(res), r.limits)
+			return nil
+		})
+	if err != nil {
+		return ChunkOutput{}, err
+	}
+	return commitChunk(ctx, e.Store, in, out, start)
+}
+
+// role is what distinguishes teacher, student and reflection.
+type role struct {
+	model    ModelInfo
+	system   string
+	examples []constitution.Example
+	sampling spec.Sampling
+	limits   dataset.Limits
+	parallel int
+}
+
+func roleOf(name string, p Plan, c *constitution.Constitution) (role, error) {
+	pref, intro := p.Spec.Preferences, p.Spec.Introspection
+	switch name {
+	case RoleTeacher:
+		system, examples := teacherContext(p, c)
+		return role{model: p.Teacher, system: system, examples: examples, sampling: pref.Teacher, limits: limits(pref.Filter), parallel: pref.Parallel}, nil
+	case RoleStudent:
+		l := limits(pref.Filter)
+		l.AllowIdentity = true // a plain answer may say that it is a model: that is what is to be unlearned
+		return role{model: p.Model, sampling: pref.Student, limits: l, parallel: pref.Parallel}, nil
+	case RoleReflection:
+		return role{model: p.Model, system: c.ReflectionSystem(), sampling: intro.Reflection, limits: limits(intro.Filter), parallel: intro.Parallel}, nil
+	}
+	return role{}, fmt.Errorf("activities: role %q is not known", name)
+}
+
+// teacherContext is the constitution as the teacher sees it.
+func teacherContext(p Plan, c *constitution.Constitution) (string, []constitution.Example) {
+	system := c.TeacherSystem()
+	if p.Spec.TeacherOptions.System == "short" {
+		system = c.TeacherSystemShort()
+	}
+	ex := c.TeacherExamples()
+	return system, ex[:min(len(ex), p.Spec.TeacherOptions.Examples)]
+}
+
+// before is the conversation that stands before every prompt.
+func (r role) before() []chat.Message {
+	var msgs []chat.Message
+	if r.system != "" {
+		msgs = append(msgs, chat.Message{Role: "system", Content: r.system})
+	}
+	for _, x := range r.examples {
+		msgs = append(msgs, chat.Message{Role: "user", Content: x.Prompt}, chat.Message{Role: "assistant", Content: x.Response})
+	}
+	return msgs
+}
+
+func limits(f spec.Filter) dataset.Limits {
+	return dataset.Limits{MinChars: f.MinChars, MaxChars: f.MaxChars, RepetitionThreshold: f.RepetitionThreshold}
+}
+
+func params(s spec.Sampling, seed uint64, m *Loaded) sample.Params {
+	return sample.Params{Temperature: s.Temperature, TopP: s.TopP, TopK: s.TopK, RepetitionPenalty: s.RepetitionPenalty,
+		MaxTokens: s.MaxTokens, Seed: seed, StopTokens: m.Chat.EndTokens()}
+}
+
+// rowKey names a row for the random numbers: a function of its role and id only.
+func rowKey(role, id string) uint64 {
+	h := sha256.Sum256([]byte(role + "\x00" + id))
+	return binary.LittleEndian.Uint64(h[:8])
+}
+
+func sum(r sample.Result) float64 {
+	t := float64(r.EndLogProb)
+	for _, l := range r.LogProbs {
+		t += float64(l)
+	}
+	return t
+}
+
+func response(q dataset.Prompt, text, finish string, tokens int, logProb float64, l dataset.Limits) dataset.Response {
+	clean, reason := dataset.CheckResponse(l, finish, text)
+	return dataset.Response{ID: q.ID, Prompt: q.Text, Text: clean, Finish: finish, Tokens: tokens, LogProb: logProb, Drop: reason}
+}
+
+// chunkRows reads the plan and the chunk's prompts, without those that Only dropped.
+func chunkRows(ctx context.Context, s *store.Store, in ChunkInput) (Plan, []dataset.Prompt, error) {
+	p, err := getPlan(ctx, s, in.Plan)
+	if err != nil {
+		return p, nil, err
+	}
+	rows, err := prompts(ctx, s, in.Prompts, in.From, in.To)
+	if err != nil || in.Only == nil {
+		return p, rows, err
+	}
+	node, err := getJSON[chunk](ctx, s, *in.Only)
+	if err != nil {
+		return p, nil, err
+	}
+	other, err := dataset.ReadParts[dataset.Response](ctx, s, []store.Ref{node.Part})
+	if err != nil {
+		return p, nil, err
+	}
+	kept := map[string]bool{}
+	for _, r := range other {
+		kept[r.ID] = r.Drop == ""
+	}
+	var out []dataset.Prompt
+	for _, q := range rows {
+		if kept[q.ID] {
+			out = append(out, q)
+		}
+	}
+	return p, out, nil
+}
+
+// commitChunk writes the answers and appends the chunk to its chain.
+func commitChunk(ctx context.Context, s *store.Store, in ChunkInput, rows []dataset.Response, start time.Time) (ChunkOutput, error) {
+	parts, err := dataset.WriteParts(ctx, s, "parts/"+in.Role, rows)
+	if err != nil {
+		return ChunkOutput{}, err
+	}
+	if len(parts) != 1 {
+		return ChunkOutput{}, fmt.Errorf("activities: a chunk of %d rows made %d parts", len(rows), len(parts))
+	}
+	node := chunk{Previous: in.Previous, Part: parts[0], From: in.From, To: in.To}
+	out := ChunkOutput{Rows: int64(len(rows))}
+	for _, r := range rows {
+		out.Tokens += int64(r.Tokens)
+		if r.Drop == "" {
+			node.Kept++
+		} else {
+			node.Dropped = addCounts(node.Dropped, map[string]int64{r.Drop: 1})
+		}
+	}
+	out.Kept, out.Dropped = node.Kept, node.Dropped
+	out.Chain, err = putJSON(ctx, s, "parts/"+in.Role, node)
+	out.Seconds = time.Since(start).Seconds()
+	return out, err
+}

@@ -1,0 +1,103 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/heartbeat"
+	"github.com/opencharacter/opencharacter/lm/train"
+	"github.com/opencharacter/opencharacter/store"
+)
+
+// referenceBatch is how many pairs are scored between two looks at the context.
+const referenceBatch = 8
+
+// ReferenceLogProbs scores pairs [From, To) under the frozen stack and commits the sums. The reference is computed once,
+// before training, by the same forward pass as the policy, so that the first step's loss is exactly ln 2.
+func (e *Engine) ReferenceLogProbs(ctx context.Context, in TrainInput) (ChunkOutput, error) {
+	var out ChunkOutput
+	var live progress
+	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) error {
+		start := time.Now()
+		p, err := getPlan(ctx, e.Store, in.Plan)
+		if err != nil {
+			return err
+		}
+		m, err := e.load(ctx, p.Model)
+		if err != nil {
+			return err
+		}
+		r, err := e.tokens(ctx, in, p, m)
+		if err != nil {
+			return err
+		}
+		frozen, err := e.stack(ctx, m.Model, in.Frozen)
+		if err != nil {
+			return err
+		}
+		to := min(in.To, len(r.pairs))
+		live.set(func(l *Live) { l.Total = to - in.From })
+		var rows []dataset.Reference
+		for i := in.From; i < to; i += referenceBatch {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			var ex []train.Example
+			batch := r.pairs[i:min(i+referenceBatch, to)]
+			for _, x := range batch {
+				ex = append(ex, x.Chosen, x.Rejected)
+			}
+			sums, n, err := train.SumLogProbs(m.Model, e.workspace(), ex, frozen)
+			if err != nil {
+				return err
+			}
+			for j, x := range batch {
+				rows = append(rows, dataset.Reference{ID: x.ID, Chosen: sums[2*j], Rejected: sums[2*j+1], ChosenTokens: n[2*j], RejectedTokens: n[2*j+1]})
+				out.Tokens += int64(len(x.Chosen.Tokens) + len(x.Rejected.Tokens))
+			}
+			live.set(func(l *Live) { l.Done = len(rows); l.Tokens = int(out.Tokens) })
+		}
+		parts, err := dataset.WriteParts(ctx, e.Store, "parts/reference", rows)
+		if err != nil {
+			return err
+		}
+		if len(parts) != 1 {
+			return fmt.Errorf("activities: reference chunk of %d rows made %d parts", len(rows), len(parts))
+		}
+		out.Rows, out.Kept = int64(len(rows)), int64(len(rows))
+		out.Chain, err = putJSON(ctx, e.Store, "parts/reference", chunk{Previous: in.Previous, Part: parts[0], From: in.From, To: to, Kept: out.Kept})
+		out.Seconds = time.Since(start).Seconds()
+		return err
+	})
+	return out, err
+}
+
+// withReference puts the stored sums into the pairs. Every pair must have its own.
+func withReference(ctx context.Context, s *store.Store, last *store.Ref, pairs []train.Pair) ([]train.Pair, error) {
+	nodes, err := chain(ctx, s, last)
+	if err != nil {
+		return nil, err
+	}
+	ref := map[string]dataset.Reference{}
+	for _, n := range nodes {
+		rows, err := dataset.ReadParts[dataset.Reference](ctx, s, []store.Ref{n.Part})
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			ref[r.ID] = r
+		}
+	}
+	out := make([]train.Pair, len(pairs))
+	for i, p := range pairs {
+		r, ok := ref[p.ID]
+		if !ok {
+			return nil, fatal(StageFailed, fmt.Errorf("dpo: pair %s has no stored reference log-prob; reset the workflow to the reference step", p.ID))
+		}
+		p.RefChosen, p.RefRejected = r.Chosen, r.Rejected
+		out[i] = p
+	}
+	return out, nil
+}

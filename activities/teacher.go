@@ -1,0 +1,141 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/heartbeat"
+	"github.com/opencharacter/opencharacter/store"
+	"github.com/opencharacter/opencharacter/teacher"
+)
+
+// Teacher serves the teachers that are not a model on an engine worker: an endpoint, or recorded answers.
+type Teacher struct {
+	Store *store.Store
+	// Key returns the API key that an environment variable of this worker holds; cmd reads the environment.
+	Key func(env string) string
+}
+
+// AskTeacher answers a chunk of prompts and commits the answers. An answer that came is kept in memory until the chunk
+// is committed; a chunk is small, so that a crash costs few requests.
+func (t *Teacher) AskTeacher(ctx context.Context, in ChunkInput) (ChunkOutput, error) {
+	var out ChunkOutput
+	var live progress
+	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) error {
+		start := time.Now()
+		p, rows, err := chunkRows(ctx, t.Store, in)
+		if err != nil {
+			return err
+		}
+		live.set(func(l *Live) { l.Total = len(rows) })
+		var answers []dataset.Response
+		if p.Spec.Teacher == "recorded" {
+			answers, err = t.recorded(ctx, p, rows)
+		} else {
+			answers, err = t.ask(ctx, p, rows, &live)
+		}
+		if err != nil {
+			return err
+		}
+		out, err = commitChunk(ctx, t.Store, in, answers, start)
+		return err
+	})
+	return out, err
+}
+
+func (t *Teacher) recorded(ctx context.Context, p Plan, rows []dataset.Prompt) ([]dataset.Response, error) {
+	rec, err := recorded(ctx, t.Store, p)
+	if err != nil {
+		return nil, err
+	}
+	answer := map[string]string{}
+	for _, r := range rec {
+		answer[r.Prompt] = r.Response
+	}
+	out := make([]dataset.Response, len(rows))
+	for i, q := range rows {
+		out[i] = response(q, answer[q.Text], "stop", 0, 0, limits(p.Spec.Preferences.Filter))
+	}
+	return out, nil
+}
+
+// Client makes the teacher's client and checks that the endpoint knows the model.
+func (t *Teacher) client(p Plan) (*teacher.Client, error) {
+	o := p.Spec.TeacherOptions
+	key := ""
+	if o.KeyEnv != "" {
+		if key = t.Key(o.KeyEnv); key == "" {
+			return nil, fatal(BadInput, fmt.Errorf("teacher: environment variable %s is not set on the teacher worker; set it and start the run again", o.KeyEnv))
+		}
+	}
+	c, err := teacher.New(teacher.Options{BaseURL: o.BaseURL, Model: o.Model, APIKey: key, DisableThinking: o.DisableThinking, AllowHTTP: o.AllowHTTP})
+	return c, fatal(BadInput, err)
+}
+
+// CheckTeacherInput names the plan.
+type CheckTeacherInput struct {
+	Plan store.Ref `json:"plan"`
+}
+
+// CheckTeacher asks the endpoint for its models, so that a wrong key or model id fails before work is spent.
+func (t *Teacher) CheckTeacher(ctx context.Context, in CheckTeacherInput) error {
+	p, err := getPlan(ctx, t.Store, in.Plan)
+	if err != nil || p.Spec.Teacher != "openai" {
+		return err
+	}
+	c, err := t.client(p)
+	if err != nil {
+		return err
+	}
+	return permanent(c.Check(ctx))
+}
+
+// permanent marks the endpoint's final answers (wrong key, no balance, bad request) as not to be retried.
+func permanent(err error) error {
+	var final interface{ NonRetryable() bool }
+	if errors.As(err, &final) && final.NonRetryable() {
+		return fatal(BadInput, err)
+	}
+	return err
+}
+
+func (t *Teacher) ask(ctx context.Context, p Plan, rows []dataset.Prompt, live *progress) ([]dataset.Response, error) {
+	c, err := t.client(p)
+	if err != nil {
+		return nil, err
+	}
+	con, err := getConstitution(ctx, t.Store, p)
+	if err != nil {
+		return nil, err
+	}
+	r, err := roleOf(RoleTeacher, p, con)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]dataset.Response, len(rows))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(p.Spec.TeacherOptions.Concurrency)
+	for i, q := range rows {
+		g.Go(func() error {
+			var msgs []teacher.Message
+			for _, m := range r.before() {
+				msgs = append(msgs, teacher.Message{Role: m.Role, Content: m.Content})
+			}
+			seed := int64(rowKey(RoleTeacher, q.ID) >> 1)
+			a, err := c.Complete(ctx, teacher.Request{Messages: append(msgs, teacher.Message{Role: "user", Content: q.Text}),
+				Temperature: r.sampling.Temperature, TopP: r.sampling.TopP, MaxTokens: r.sampling.MaxTokens, Seed: &seed})
+			if err != nil {
+				return permanent(fmt.Errorf("teacher: prompt %s: %w", q.ID, err))
+			}
+			out[i] = response(q, a.Text, a.Finish, a.CompletionTokens, 0, r.limits)
+			live.set(func(l *Live) { l.Done++; l.Tokens += a.CompletionTokens })
+			return nil
+		})
+	}
+	return out, g.Wait()
+}

@@ -1,0 +1,253 @@
+package activities
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/opencharacter/opencharacter/heartbeat"
+	"github.com/opencharacter/opencharacter/lm/train"
+	"github.com/opencharacter/opencharacter/lm/transformer"
+	"github.com/opencharacter/opencharacter/store"
+	"github.com/opencharacter/opencharacter/tensor"
+)
+
+// Files that a checkpoint has beside the trainer's own.
+const (
+	metricsFile = "metrics.jsonl" // values only: equal bytes in equal runs
+	timingsFile = "timings.jsonl" // clocks only
+)
+
+// SegmentOutput is a committed segment.
+type SegmentOutput struct {
+	Step    int                `json:"step"`
+	Total   int                `json:"total"`
+	Seconds float64            `json:"seconds"`
+	Tokens  int64              `json:"tokens"`
+	Values  map[string]float64 `json:"values,omitempty"` // the last step's metrics
+	Done    bool               `json:"done"`
+	Adapter *AdapterRef        `json:"adapter,omitempty"` // when done
+	Metrics *store.Ref         `json:"metrics,omitempty"` // when done
+	Timings *store.Ref         `json:"timings,omitempty"` // when done
+	// Changed says that the kernel variant changed within the training: bits from here on follow the new one.
+	Changed string `json:"changed,omitempty"`
+}
+
+// note is kept in HEAD.json beside the files.
+type note struct {
+	Variant  string `json:"variant"`
+	Workflow string `json:"workflow"`
+	Run      string `json:"run"`
+	Attempt  int32  `json:"attempt"`
+}
+
+// TrainSegment continues a training from its last committed checkpoint for a bounded time or number of steps and
+// commits the next. The stream is fenced: a timed-out attempt that still runs cannot overwrite its successor.
+func (e *Engine) TrainSegment(ctx context.Context, in TrainInput) (SegmentOutput, error) {
+	var out SegmentOutput
+	var live progress
+	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) (err error) {
+		out, err = e.segment(ctx, in, &live)
+		return err
+	})
+	return out, err
+}
+
+func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (SegmentOutput, error) {
+	start := time.Now()
+	p, err := getPlan(ctx, e.Store, in.Plan)
+	if err != nil {
+		return SegmentOutput{}, err
+	}
+	m, err := e.load(ctx, p.Model)
+	if err != nil {
+		return SegmentOutput{}, err
+	}
+	rows, err := e.tokens(ctx, in, p, m)
+	if err != nil {
+		return SegmentOutput{}, err
+	}
+	pairs := rows.pairs
+	if in.Kind == KindDPO {
+		if pairs, err = withReference(ctx, e.Store, in.Reference, pairs); err != nil {
+			return SegmentOutput{}, err
+		}
+	}
+	frozen, err := e.stack(ctx, m.Model, in.Frozen)
+	if err != nil {
+		return SegmentOutput{}, err
+	}
+	t := trainSpec(p, in.Kind)
+	o := trainOptions(in.Kind, t, p.Spec.Seed, rows.len())
+	o.BaseModel = p.Model.Name
+	adapter := transformer.NewAdapter(m.Config, t.Rank, t.Alpha, rowKey("adapter-"+in.Kind, fmt.Sprint(p.Spec.Seed)))
+	tr, err := train.New(m.Model, frozen, adapter, o)
+	if err != nil {
+		return SegmentOutput{}, fatal(BadInput, err)
+	}
+
+	info := activity.GetInfo(ctx)
+	claim, err := e.Store.Claim(ctx, "train/"+in.Key, fmt.Sprintf("%s/%s/%d", info.WorkflowExecution.ID, info.ActivityID, info.Attempt))
+	if err != nil {
+		return SegmentOutput{}, err
+	}
+	log, times, changed, err := e.restore(ctx, claim.Head(), tr)
+	if err != nil {
+		return SegmentOutput{}, err
+	}
+	base := tr.Step()
+	out := SegmentOutput{Total: o.Steps(rows.len()), Changed: changed}
+	stop := func() bool {
+		return ctx.Err() != nil || time.Since(start) > time.Duration(t.SegmentSeconds)*time.Second || (t.SegmentSteps > 0 && tr.Step()-base >= t.SegmentSteps)
+	}
+	live.set(func(l *Live) { l.Done, l.Total = tr.Step(), out.Total })
+	first := true
+	for tr.Step() < out.Total && (first || !stop()) && ctx.Err() == nil {
+		first = false // a segment makes at least one step, however slow the machine
+		began := time.Now()
+		batch := o.Batch(rows.len(), tr.Step())
+		var mt train.Metrics
+		if in.Kind == KindDPO {
+			b := make([]train.Pair, len(batch))
+			for i, j := range batch {
+				b[i] = pairs[j]
+			}
+			mt, err = tr.StepDPO(b)
+		} else {
+			b := make([]train.Row, len(batch))
+			for i, j := range batch {
+				b[i] = rows.rows[j]
+			}
+			mt, err = tr.StepSFT(b)
+		}
+		if err != nil {
+			return SegmentOutput{}, fatal(NonFinite, fmt.Errorf("%w; the last good checkpoint is step %d of stream train/%s", err, base, in.Key))
+		}
+		out.Values = metricValues(in.Kind, mt)
+		out.Tokens += int64(mt.Tokens)
+		log.Write(metricLine(in.Kind, mt.Step, out.Values))
+		fmt.Fprintf(times, `{"stage":%q,"step":%d,"seconds":%.3f,"tokens":%d,"at":%q}`+"\n", in.Kind, mt.Step, time.Since(began).Seconds(), mt.Tokens, time.Now().UTC().Format(time.RFC3339))
+		live.set(func(l *Live) { l.Done, l.Tokens, l.Values = tr.Step(), l.Tokens+mt.Tokens, out.Values })
+	}
+	files, err := tr.Save()
+	if err != nil {
+		return SegmentOutput{}, err
+	}
+	files[metricsFile], files[timingsFile] = log.Bytes(), times.Bytes()
+	// A stopping worker still hands over what it has: the commit outlives the cancelled context for a moment.
+	cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if tr.Step() > base {
+		n := note{Variant: tensor.Variant(), Workflow: info.WorkflowExecution.ID, Run: info.WorkflowExecution.RunID, Attempt: info.Attempt}
+		if err := claim.Commit(cctx, int64(tr.Step()), files, n); err != nil {
+			return SegmentOutput{}, fmt.Errorf("commit checkpoint at step %d: %w", tr.Step(), err)
+		}
+	}
+	out.Step, out.Done, out.Seconds = tr.Step(), tr.Step() == out.Total, time.Since(start).Seconds()
+	if out.Done {
+		out.Adapter = &AdapterRef{Files: map[string]store.Ref{}}
+		for _, name := range []string{"adapter_config.json", "adapter_model.safetensors"} {
+			if out.Adapter.Files[name], err = e.settle(cctx, files[name]); err != nil {
+				return SegmentOutput{}, err
+			}
+		}
+		if out.Metrics, err = e.settleFile(cctx, ".jsonl", files[metricsFile]); err != nil {
+			return SegmentOutput{}, err
+		}
+		if out.Timings, err = e.settleFile(cctx, ".jsonl", files[timingsFile]); err != nil {
+			return SegmentOutput{}, err
+		}
+		if len(out.Values) == 0 {
+			out.Values = lastValues(files[metricsFile])
+		}
+		return out, nil
+	}
+	return out, context.Cause(ctx)
+}
+
+// settle gives a finished adapter's file a content name of its own: checkpoints are swept one day, results stay, and
+// the ref of equal bytes is equal in every run.
+func (e *Engine) settle(ctx context.Context, data []byte) (store.Ref, error) {
+	ext := ".safetensors"
+	if bytes.HasPrefix(data, []byte("{")) {
+		ext = ".json"
+	}
+	return e.Store.Put(ctx, "adapters", ext, data)
+}
+
+func (e *Engine) settleFile(ctx context.Context, ext string, data []byte) (*store.Ref, error) {
+	r, err := e.Store.Put(ctx, "metrics", ext, data)
+	return &r, err
+}
+
+// restore loads the head's checkpoint into the trainer. A checkpoint that fails its hash is not used: the one before
+// it is, and that is said in the result.
+func (e *Engine) restore(ctx context.Context, h store.Head, tr *train.Trainer) (log, times *bytes.Buffer, said string, err error) {
+	log, times = &bytes.Buffer{}, &bytes.Buffer{}
+	if h.Step == 0 {
+		return log, times, "", nil
+	}
+	files, err := e.Store.ReadFiles(ctx, h)
+	if err != nil && h.Previous != nil && errors.Is(err, store.ErrCorrupt) {
+		said = fmt.Sprintf("checkpoint of step %d is corrupt (%v); continued from step %d", h.Step, err, h.Previous.Step)
+		h = *h.Previous
+		if h.Step == 0 {
+			return log, times, said, nil
+		}
+		files, err = e.Store.ReadFiles(ctx, h)
+	}
+	if err != nil {
+		return nil, nil, said, fmt.Errorf("read checkpoint of step %d: %w", h.Step, err)
+	}
+	log.Write(files[metricsFile])
+	times.Write(files[timingsFile])
+	delete(files, metricsFile)
+	delete(files, timingsFile)
+	if err := tr.Restore(files); err != nil {
+		return nil, nil, said, fatal(BadInput, err)
+	}
+	var n note
+	if json.Unmarshal(h.Note, &n) == nil && n.Variant != "" && n.Variant != tensor.Variant() {
+		said = fmt.Sprintf("kernel variant changed from %s to %s at step %d: from here on the numbers follow the new one", n.Variant, tensor.Variant(), h.Step)
+	}
+	return log, times, said, nil
+}
+
+func metricValues(kind string, m train.Metrics) map[string]float64 {
+	v := map[string]float64{"loss": m.Loss, "learning_rate": m.LR, "grad_norm": m.GradNorm}
+	if kind == KindDPO {
+		v["accuracy"], v["margin"], v["chosen_reward"], v["rejected_reward"] = m.Accuracy, m.Margin, m.ChosenReward, m.RejectedReward
+	} else {
+		v["perplexity"] = m.Perplexity
+	}
+	return v
+}
+
+// metricLine is one line of metrics.jsonl; encoding/json sorts the keys.
+func metricLine(kind string, step int, values map[string]float64) []byte {
+	row := map[string]any{"stage": kind, "step": step}
+	for k, v := range values {
+		row[k] = v
+	}
+	return append(mustJSON(row), '\n')
+}
+
+func lastValues(lines []byte) map[string]float64 {
+	lines = bytes.TrimSpace(lines)
+	var row map[string]any
+	if json.Unmarshal(lines[bytes.LastIndexByte(lines, '\n')+1:], &row) != nil {
+		return nil
+	}
+	v := map[string]float64{}
+	for k, x := range row {
+		if f, ok := x.(float64); ok && k != "step" {
+			v[k] = f
+		}
+	}
+	return v
+}

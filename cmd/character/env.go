@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/mattn/go-isatty"
+	"github.com/spf13/cobra"
+	"go.temporal.io/sdk/client"
+
+	"github.com/opencharacter/opencharacter/lm/hub"
+	"github.com/opencharacter/opencharacter/store"
+	"github.com/opencharacter/opencharacter/testenv/stack"
+)
+
+// env is what a command works with: Temporal and the object store, of the data directory or of a cluster.
+type env struct {
+	client  client.Client
+	store   *store.Store
+	info    stack.Info
+	closers []func()
+}
+
+func (e *env) close() {
+	for _, f := range slices.Backward(e.closers) {
+		f()
+	}
+}
+
+// runURL is a run's page in the Temporal UI.
+func (e *env) runURL(id string) string {
+	if e.info.UI == "" {
+		return "workflow " + id + " in your Temporal UI"
+	}
+	return fmt.Sprintf("%s/namespaces/%s/workflows/%s", strings.TrimSuffix(e.info.UI, "/"), e.info.Namespace, id)
+}
+
+func dataDir(cmd *cobra.Command) string { return cmd.Flag("data").Value.String() }
+
+func onCluster(cmd *cobra.Command) bool { return cmd.Flag("temporal").Value.String() != "" }
+
+// hubOptions says where models are on this machine.
+func hubOptions(cmd *cobra.Command) hub.Options {
+	dir := cmd.Flag("models").Value.String()
+	if dir == "" {
+		if cache, err := os.UserCacheDir(); err == nil {
+			dir = filepath.Join(cache, "opencharacter", "models")
+		} else {
+			dir = filepath.Join(dataDir(cmd), "models")
+		}
+	}
+	return hub.Options{CacheDir: dir}
+}
+
+// openRunning connects to what runs already.
+func openRunning(cmd *cobra.Command) (*env, error) {
+	c, info, err := connect(cmd)
+	if err != nil {
+		return nil, err
+	}
+	e := &env{client: c, info: info, closers: []func(){c.Close}}
+	// Keys of a cluster's S3 come from the AWS environment and profiles: the store finds them by itself.
+	e.store, err = store.Open(cmd.Context(), store.Config{Endpoint: info.S3, Bucket: info.Bucket, AccessKey: info.AccessKey, SecretKey: info.SecretKey, PathStyle: info.S3 != ""})
+	if err != nil {
+		e.close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// open connects to what runs, or starts the servers, without a worker, for as long as the command takes: enough to
+// read what runs left.
+func open(cmd *cobra.Command) (*env, error) {
+	e, err := openRunning(cmd)
+	if !errors.Is(err, errNotRunning) {
+		return e, err
+	}
+	if _, serr := os.Stat(filepath.Join(dataDir(cmd), "stack.json")); serr != nil {
+		return nil, fmt.Errorf("there are no runs in %s yet: start one with `character run captain`, or name another --data", dataDir(cmd))
+	}
+	return openOwn(cmd, false)
+}
+
+// openOrUp connects to what runs, or starts servers and worker in this process.
+func openOrUp(cmd *cobra.Command) (*env, error) {
+	e, err := openRunning(cmd)
+	if !errors.Is(err, errNotRunning) {
+		return e, err
+	}
+	return openOwn(cmd, true)
+}
+
+// openOwn starts the servers in this process; close stops them.
+func openOwn(cmd *cobra.Command, worker bool) (*env, error) {
+	l, err := startLocal(cmd.Context(), localOptions{data: dataDir(cmd), models: cmd.Flag("models").Value.String(), noWorker: !worker, warn: cmd.ErrOrStderr()})
+	if err != nil {
+		return nil, err
+	}
+	stop := func() {
+		if err := l.stop(); err != nil {
+			fmt.Fprintln(cmd.ErrOrStderr(), "character: stop:", err)
+		}
+	}
+	e, err := openRunning(cmd)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	e.closers = append([]func(){stop}, e.closers...)
+	return e, nil
+}
+
+func isTerminal(f *os.File) bool { return isatty.IsTerminal(f.Fd()) }
+
+func sortedKeys(m map[string]int64) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sort"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/spf13/cobra"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+
+	"github.com/opencharacter/opencharacter/activities"
+	"github.com/opencharacter/opencharacter/workflows"
+)
+
+// errUnfinished ends `run` when the run itself did not reach its end.
+var errUnfinished = errors.New("the run did not finish")
+
+// query asks a run's progress query.
+func query(ctx context.Context, c client.Client, id string) (workflows.Progress, error) {
+	var p workflows.Progress
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	v, err := c.QueryWorkflow(ctx, id, "", workflows.QueryProgress)
+	if err != nil {
+		return p, err
+	}
+	return p, v.Get(&p)
+}
+
+// live reads the newest heartbeat of a stage's running activity.
+func live(ctx context.Context, c client.Client, workflow string) (activities.Live, bool) {
+	var l activities.Live
+	d, err := c.DescribeWorkflowExecution(ctx, workflow, "")
+	if err != nil {
+		return l, false
+	}
+	for _, a := range d.PendingActivities {
+		if h := a.GetHeartbeatDetails(); h != nil && converter.GetDefaultDataConverter().FromPayloads(h, &l) == nil {
+			return l, true
+		}
+	}
+	return l, false
+}
+
+// follow shows the run until it ends or the user detaches with Ctrl-C.
+func follow(ctx context.Context, cmd *cobra.Command, e *env, id string) error {
+	out := cmd.OutOrStdout()
+	var v view = &lines{out: out, last: map[string]string{}}
+	if f, ok := out.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+		v = newBars(out)
+	}
+	defer v.end()
+	var failures int
+	for {
+		select {
+		case <-ctx.Done():
+			v.end()
+			fmt.Fprintf(out, "\nDetached; run %s is safe. It goes on with `character up`, or follow it again with `character run --id %s`.\n", id, id)
+			return nil
+		case <-time.After(500 * time.Millisecond):
+		}
+		p, err := query(ctx, e.client, id)
+		if err != nil {
+			if failures++; failures > 240 && ctx.Err() == nil {
+				return fmt.Errorf("run %s does not answer: %w; is a worker running? `character doctor` checks", id, err)
+			}
+			continue
+		}
+		failures = 0
+		for _, s := range p.Stages {
+			var l activities.Live
+			if s.State == workflows.Running {
+				l, _ = live(ctx, e.client, s.Workflow)
+			}
+			v.stage(s, l)
+		}
+		switch p.State {
+		case workflows.Completed:
+			v.end()
+			return finished(out, e, p)
+		case workflows.Failed, workflows.Cancelled:
+			v.end()
+			fmt.Fprintf(out, "\nRun %s %s: %s\n", id, p.State, p.Error)
+			fmt.Fprintf(out, "What was made is kept. Mend the cause and start it again with the same --id: finished stages are reused.\n")
+			return errUnfinished
+		}
+	}
+}
+
+func finished(out io.Writer, e *env, p workflows.Progress) error {
+	fmt.Fprintf(out, "\nRun %s is finished.\n", p.ID)
+	for _, s := range p.Stages {
+		for _, w := range s.Warnings {
+			fmt.Fprintln(out, "  warning:", w)
+		}
+		if v := s.Values; s.Name == activities.KindEvaluation && v["held_out_rows"] > 0 {
+			fmt.Fprintf(out, "  held-out gain (nats a token, %d unseen answers): constitution in the prompt %+.3f, after DPO %+.3f, final %+.3f\n",
+				int(v["held_out_rows"]), v["gain_constitution"], v["gain_dpo"], v["gain_character"])
+			if i, ok := v["index_dpo"]; ok {
+				fmt.Fprintf(out, "  internalisation index: DPO %.2f, final %.2f (1 = as strong without the constitution as the base is with it)\n", i, v["index_character"])
+			}
+		}
+	}
+	fmt.Fprintf(out, "\n  character chat --id %s\n  character export %s --out %s-files\n  %s\n", p.ID, p.ID, p.ID, e.runURL(p.ID))
+	return nil
+}
+
+// view shows stages as they go.
+type view interface {
+	stage(s workflows.StageProgress, l activities.Live)
+	end()
+}
+
+// text is one stage's line without its bar.
+func text(s workflows.StageProgress, l activities.Live) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d/%d %s", s.Done, s.Total, s.Unit)
+	if s.Step != "" {
+		fmt.Fprintf(&b, ", %s", s.Step)
+	}
+	if l.Total > 0 {
+		fmt.Fprintf(&b, " [%d/%d]", l.Done, l.Total)
+	}
+	vals := s.Values
+	if len(l.Values) > 0 {
+		vals = l.Values
+	}
+	for _, k := range []string{"loss", "accuracy", "margin", "perplexity"} {
+		if v, ok := vals[k]; ok {
+			fmt.Fprintf(&b, ", %s %.3f", k, v)
+		}
+	}
+	if len(s.Dropped) > 0 {
+		var d []string
+		for k, n := range s.Dropped {
+			d = append(d, fmt.Sprintf("%s %d", k, n))
+		}
+		sort.Strings(d)
+		fmt.Fprintf(&b, ", dropped: %s", strings.Join(d, ", "))
+	}
+	return b.String()
+}
+
+// lines prints a line when something changed: for files and pipes.
+type lines struct {
+	out  io.Writer
+	last map[string]string
+}
+
+func (v *lines) stage(s workflows.StageProgress, _ activities.Live) {
+	if s.State == workflows.Pending {
+		return
+	}
+	t := fmt.Sprintf("%-13s %-9s %s", s.Name, s.State, text(s, activities.Live{}))
+	if v.last[s.Name] != t {
+		v.last[s.Name] = t
+		fmt.Fprintf(v.out, "%s  %s\n", time.Now().Format("15:04:05"), t)
+	}
+}
+
+func (v *lines) end() {}
+
+// bars draws one live bar a stage.
+type bars struct {
+	p     *mpb.Progress
+	bars  map[string]*mpb.Bar
+	texts map[string]*atomic.Pointer[string]
+	ended bool
+}
+
+func newBars(out io.Writer) *bars {
+	return &bars{p: mpb.New(mpb.WithOutput(out), mpb.WithWidth(30), mpb.WithRefreshRate(300*time.Millisecond)), bars: map[string]*mpb.Bar{}, texts: map[string]*atomic.Pointer[string]{}}
+}
+
+func (v *bars) stage(s workflows.StageProgress, l activities.Live) {
+	if s.State == workflows.Pending {
+		return
+	}
+	b, ok := v.bars[s.Name]
+	if !ok {
+		txt := new(atomic.Pointer[string])
+		txt.Store(new(string))
+		v.texts[s.Name] = txt
+		b = v.p.AddBar(max(s.Total, 1), mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-14s", s.Name)), decor.Percentage(decor.WC{W: 5})),
+			mpb.AppendDecorators(decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 8}), decor.Any(func(decor.Statistics) string { return "  " + *txt.Load() })))
+		v.bars[s.Name] = b
+	}
+	done := s.Done
+	if s.Unit == "steps" && int64(l.Done) > done && l.Total == int(s.Total) {
+		done = int64(l.Done)
+	}
+	line := s.State + " " + text(s, l)
+	v.texts[s.Name].Store(&line)
+	b.SetTotal(max(s.Total, 1), s.State == workflows.Completed || s.State == workflows.Reused || s.State == workflows.Failed)
+	b.SetCurrent(done)
+}
+
+func (v *bars) end() {
+	if v.ended {
+		return
+	}
+	v.ended = true
+	for _, b := range v.bars {
+		b.Abort(false)
+	}
+	v.p.Wait()
+}
+
+func printJSON(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/opencharacter/opencharacter/lm/chat"
+)
+
+// inputRow is a row of `generate --in` and `score --in`.
+type inputRow struct {
+	Prompt   string         `json:"prompt,omitempty"`
+	Messages []chat.Message `json:"messages,omitempty"`
+	Response *string        `json:"response,omitempty"`
+}
+
+// conversation is what stands before the answer.
+func (r inputRow) conversation() []chat.Message {
+	if len(r.Messages) > 0 {
+		return r.Messages
+	}
+	return []chat.Message{{Role: "user", Content: r.Prompt}}
+}
+
+// readRows reads JSONL rows; "-" is standard input. Errors name the line.
+func readRows(path string, wantResponse bool) ([]inputRow, error) {
+	var b []byte
+	var err error
+	if path == "-" {
+		b, err = io.ReadAll(io.LimitReader(os.Stdin, 1<<30))
+	} else {
+		b, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--in: %w", err)
+	}
+	return parseRows(b, path, wantResponse)
+}
+
+func parseRows(b []byte, path string, wantResponse bool) ([]inputRow, error) {
+	var rows []inputRow
+	sc := bufio.NewScanner(bytes.NewReader(b))
+	sc.Buffer(nil, 16<<20)
+	for line := 1; sc.Scan(); line++ {
+		if len(bytes.TrimSpace(sc.Bytes())) == 0 {
+			continue
+		}
+		var r inputRow
+		if err := json.Unmarshal(sc.Bytes(), &r); err != nil {
+			return nil, fmt.Errorf("%s line %d: %w; want one JSON object a line", path, line, err)
+		}
+		if (r.Prompt == "") == (len(r.Messages) == 0) {
+			return nil, fmt.Errorf(`%s line %d: want either "prompt" or "messages"`, path, line)
+		}
+		if wantResponse && r.Response == nil {
+			return nil, fmt.Errorf(`%s line %d: "response" is missing`, path, line)
+		}
+		rows = append(rows, r)
+	}
+	if err := sc.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("%s has no row; put one JSON object a line", path)
+	}
+	return rows, nil
+}
+
+// writeRows writes JSONL to a new file, whole or not at all; "-" or "" is standard output.
+func writeRows[T any](path string, out io.Writer, rows []T) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	for _, r := range rows {
+		if err := e.Encode(r); err != nil {
+			return err
+		}
+	}
+	if path == "" || path == "-" {
+		_, err := out.Write(b.Bytes())
+		return err
+	}
+	if err := os.WriteFile(path+".new", b.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	return os.Rename(path+".new", path)
+}

@@ -1,0 +1,449 @@
+package dataset_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/store"
+	"github.com/opencharacter/opencharacter/testenv/s3server"
+	"github.com/parquet-go/parquet-go"
+)
+
+func TestMain(m *testing.M) { s3server.Main(m) }
+
+func open(t *testing.T) *store.Store {
+	t.Helper()
+	server := s3server.Shared(t)
+	s, err := store.Open(t.Context(), store.Config{
+		Endpoint: server.Endpoint, Bucket: "test-bucket", Prefix: strings.ToLower(t.Name()),
+		AccessKey: server.AccessKey, SecretKey: server.SecretKey,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func pairs(n int) []dataset.Pair {
+	rows := make([]dataset.Pair, n)
+	for i := range rows {
+		rows[i] = dataset.Pair{
+			Prompt:   []dataset.Message{{Role: "user", Content: fmt.Sprintf("Question %d?", i)}},
+			Chosen:   []dataset.Message{{Role: "assistant", Content: fmt.Sprintf("Arr, %d it be. %s", i, strings.Repeat("Aye. ", i%7))}},
+			Rejected: []dataset.Message{{Role: "assistant", Content: fmt.Sprint(i)}},
+			ID:       fmt.Sprintf("p%05d", i), Source: "pool", Teacher: "t", Student: "s", ChosenTokens: i, RejectedTokens: -i,
+		}
+	}
+	return rows
+}
+
+// roundTrip checks that rows come back from Parquet as they were.
+func roundTrip[T any](t *testing.T, rows ...T) {
+	t.Helper()
+	data, err := dataset.EncodeParquet(rows, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := dataset.DecodeParquet[T](data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(rows, got); diff != "" {
+		t.Errorf("%T: %s", rows, diff)
+	}
+}
+
+func TestRowsRoundTrip(t *testing.T) {
+	t.Parallel()
+	roundTrip(t, dataset.Prompt{ID: "1", Text: "Hi \x00 there", Source: "pool", Trait: 3}, dataset.Prompt{})
+	roundTrip(t, dataset.Response{ID: "1", Prompt: "p", Text: "x", Finish: "stop", Tokens: 3, LogProb: -1.25e-7, Drop: "empty"}, dataset.Response{LogProb: math.Inf(-1)})
+	roundTrip(t, dataset.Conversation{
+		Messages: []dataset.Message{{Role: "system", Content: "s"}, {Role: "user", Content: "u"}, {Role: "assistant", Content: "a"}},
+		ID:       "c", Kind: "interaction", TemplateID: "t", PromptText: "p", SourceSystemPrompt: "sys", Turns: 2, Tokens: 9, Drop: "repetition",
+	})
+	roundTrip(t, dataset.Reference{ID: "1", Chosen: -10.5, Rejected: -math.MaxFloat64, ChosenTokens: 4, RejectedTokens: 5})
+	roundTrip(t, dataset.Metric{Stage: "dpo", Step: 1 << 40, Name: "loss", Value: math.Ln2})
+	roundTrip(t, pairs(2500)...)
+	roundTrip[dataset.Pair](t)
+}
+
+func TestParquetBytesDependOnRowsOnly(t *testing.T) {
+	rows := pairs(2345)
+	meta := map[string]string{"b": "2", "a": "1", "c": "3"}
+	first, err := dataset.EncodeParquet(rows, meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for range 3 {
+		again, err := dataset.EncodeParquet(slices.Clone(rows), map[string]string{"c": "3", "a": "1", "b": "2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(first, again) {
+			t.Fatal("the same rows gave other bytes")
+		}
+	}
+}
+
+func TestParquetLayout(t *testing.T) {
+	t.Parallel()
+	data, err := dataset.EncodeParquet(pairs(2500), map[string]string{"opencharacter.seed": "7"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(f.RowGroups()); n != 3 {
+		t.Errorf("%d row groups, want 3", n)
+	}
+	var columns []string
+	for _, c := range f.Schema().Columns() {
+		columns = append(columns, strings.Join(c, "."))
+	}
+	want := []string{
+		"prompt.list.element.role", "prompt.list.element.content", "chosen.list.element.role", "chosen.list.element.content",
+		"rejected.list.element.role", "rejected.list.element.content", "id", "source", "teacher", "student", "chosen_tokens", "rejected_tokens",
+	}
+	if diff := cmp.Diff(want, columns); diff != "" {
+		t.Error(diff)
+	}
+	for _, field := range f.Schema().Fields()[:3] {
+		if l := field.Type().LogicalType(); l == nil || !strings.Contains(field.Type().String(), "LIST") {
+			t.Errorf("%s is %s, not a LIST", field.Name(), field.Type())
+		}
+	}
+	if v, _ := f.Lookup("opencharacter.seed"); v != "7" {
+		t.Errorf("metadata: %q", v)
+	}
+	if bytes.Contains(data[len(data)-3000:], []byte("Question 999?")) {
+		t.Error("the footer holds whole texts as bounds")
+	}
+	// A trainer that sees one of these names in an introspection table changes its behaviour.
+	for _, field := range parquet.SchemaOf(dataset.Conversation{}).Fields() {
+		if slices.Contains([]string{"prompt", "chosen", "rejected", "completion", "text", "label", "labels", "input_ids", "tools", "image", "images", "chat_template_kwargs"}, field.Name()) {
+			t.Errorf("reserved column name %s", field.Name())
+		}
+	}
+}
+
+func TestInvalidUTF8IsReplaced(t *testing.T) {
+	t.Parallel()
+	rows := []dataset.Conversation{{ID: "x", Messages: []dataset.Message{{Role: "user", Content: "fine"}, {Role: "assistant", Content: "cut \xe2\x82"}}}}
+	data, err := dataset.EncodeParquet(rows, map[string]string{"k": "\xff"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := dataset.DecodeParquet[dataset.Conversation](data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := got[0].Messages[1].Content; c != "cut \uFFFD" {
+		t.Errorf("%q", c)
+	}
+	if rows[0].Messages[1].Content != "cut \xe2\x82" {
+		t.Error("the caller's rows were changed")
+	}
+}
+
+func TestDecodeRefusesBadFiles(t *testing.T) {
+	t.Parallel()
+	good, err := dataset.EncodeParquet(pairs(1500), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := dataset.EncodeParquet([]dataset.Metric{{Name: "loss"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type wrongType struct {
+		ID     int64             `parquet:"id"`
+		Prompt []dataset.Message `parquet:"prompt,list"`
+	}
+	wrong, err := dataset.EncodeParquet([]wrongType{{ID: 1}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := slices.Clone(good)
+	flipped[len(good)/3] ^= 0x40 // in the data of a page: those have checksums
+	for name, tc := range map[string]struct {
+		data []byte
+		want string
+	}{
+		"empty":         {nil, "Parquet"},
+		"not Parquet":   {[]byte("this is not a Parquet file at all"), "Parquet"},
+		"truncated":     {good[:len(good)-10], "Parquet"},
+		"head only":     {good[:100], "Parquet"},
+		"middle gone":   {append(slices.Clone(good[:300]), good[len(good)-2000:]...), "Parquet"},
+		"flipped bit":   {flipped, "Parquet"},
+		"other columns": {other, "is missing"},
+		"wrong type":    {wrong, "missing"},
+	} {
+		if rows, err := dataset.DecodeParquet[dataset.Pair](tc.data); err == nil {
+			t.Errorf("%s: %d rows and no error", name, len(rows))
+		} else if !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := dataset.DecodeParquet[dataset.Metric](wrong); err == nil {
+		t.Error("a table of another kind was read")
+	}
+}
+
+func FuzzDecodeParquet(f *testing.F) {
+	small, err := dataset.EncodeParquet(pairs(3), map[string]string{"k": "v"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(small)
+	f.Add(small[:len(small)-1])
+	f.Add(small[len(small)-200:])
+	f.Add([]byte("PAR1PAR1"))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rows, err := dataset.DecodeParquet[dataset.Pair](data)
+		if err == nil {
+			if _, err := dataset.EncodeParquet(rows, nil); err != nil {
+				t.Errorf("rows that were read can not be written: %v", err)
+			}
+		}
+	})
+}
+
+func TestParts(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	rows := pairs(2100)
+	refs, err := dataset.WriteParts(t.Context(), s, "parts/pairs", rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var counts []int64
+	for _, r := range refs {
+		counts = append(counts, r.Rows)
+		if !strings.HasPrefix(r.Key, "parts/pairs/"+r.SHA256[:32]) {
+			t.Errorf("key %s does not name the content %s", r.Key, r.SHA256)
+		}
+	}
+	if !slices.Equal(counts, []int64{1000, 1000, 100}) {
+		t.Errorf("parts of %v rows", counts)
+	}
+	again, err := dataset.WriteParts(t.Context(), s, "parts/pairs", rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(refs, again); diff != "" {
+		t.Error(diff)
+	}
+	got, err := dataset.ReadParts[dataset.Pair](t.Context(), s, refs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(rows, got); diff != "" {
+		t.Error(diff)
+	}
+	lie := slices.Clone(refs)
+	lie[2].Rows = 99
+	if _, err := dataset.ReadParts[dataset.Pair](t.Context(), s, lie); err == nil || !strings.Contains(err.Error(), lie[2].Key) {
+		t.Errorf("wrong row count: %v", err)
+	}
+	if _, err := dataset.ReadParts[dataset.Metric](t.Context(), s, refs); err == nil {
+		t.Error("pairs were read as metrics")
+	}
+	missing := []store.Ref{{Key: "parts/none.parquet", SHA256: "00", Size: 1}}
+	if _, err := dataset.ReadParts[dataset.Pair](t.Context(), s, missing); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("missing part: %v", err)
+	}
+	none, err := dataset.WriteParts[dataset.Pair](t.Context(), s, "parts/pairs", nil)
+	if err != nil || len(none) != 1 || none[0].Rows != 0 {
+		t.Errorf("no rows: %+v, %v", none, err)
+	}
+	if got, err := dataset.ReadParts[dataset.Pair](t.Context(), s, none); err != nil || len(got) != 0 {
+		t.Errorf("no rows read: %d, %v", len(got), err)
+	}
+	few, err := dataset.WritePartsWith(t.Context(), s, "p", rows[:5], dataset.PartOptions{MaxRows: 2})
+	if err != nil || len(few) != 3 {
+		t.Errorf("parts of 2: %d, %v", len(few), err)
+	}
+	if _, err := dataset.WritePartsWith(t.Context(), s, "p", rows, dataset.PartOptions{MaxRows: -1}); err == nil {
+		t.Error("parts of -1 rows were written")
+	}
+}
+
+func TestManifestIsCommittedOnce(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	m := dataset.Manifest{
+		Kind: "preferences", InputHash: "abc", Parts: []store.Ref{{Key: "k", SHA256: "s", Size: 1, Rows: 2}}, Rows: 5, Kept: 2,
+		Dropped: map[string]int64{"repetition": 2, "empty": 1}, Info: map[string]string{"model": "<m&m>"},
+	}
+	const key = "d/__meta/manifest.json"
+	if _, ok, err := dataset.ReadManifest(t.Context(), s, key); ok || err != nil {
+		t.Errorf("no manifest yet: %v, %v", ok, err)
+	}
+	for range 2 {
+		if err := dataset.CommitManifest(t.Context(), s, key, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, ok, err := dataset.ReadManifest(t.Context(), s, key)
+	if err != nil || !ok {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(m, got); diff != "" {
+		t.Error(diff)
+	}
+	raw, err := s.GetKey(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"dropped":{"empty":1,"repetition":2},"info":{"model":"<m&m>"},"input_hash":"abc","kept":2,"kind":"preferences","parts":[{"key":"k","rows":2,"sha256":"s","size":1}],"rows":5}` + "\n"
+	if string(raw) != want {
+		t.Errorf("bytes %s", raw)
+	}
+	other := m
+	other.Kept = 3
+	if err := dataset.CommitManifest(t.Context(), s, key, other); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("another manifest under the same key: %v", err)
+	}
+	for _, bad := range []dataset.Manifest{{}, {Kind: "k", Rows: 1, Kept: 2}, {Kind: "k", Dropped: map[string]int64{"": 1}}, {Kind: "k", Dropped: map[string]int64{"x": -1}}} {
+		if err := dataset.CommitManifest(t.Context(), s, "bad", bad); err == nil {
+			t.Errorf("%+v was committed", bad)
+		}
+	}
+	if _, err := s.PutKey(t.Context(), "broken", []byte("{")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := dataset.ReadManifest(t.Context(), s, "broken"); err == nil || !strings.Contains(err.Error(), "broken") {
+		t.Errorf("broken manifest: %v", err)
+	}
+}
+
+func FuzzParseManifest(f *testing.F) {
+	f.Add([]byte(`{"kind":"k","rows":3,"kept":1,"dropped":{"x":2},"parts":[{"key":"a","rows":1}]}`))
+	f.Add([]byte(`{"kind":""}`))
+	f.Add([]byte(`{`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if m, err := dataset.ParseManifest(data); err == nil && (m.Kind == "" || m.Kept > m.Rows) {
+			t.Errorf("accepted %+v", m)
+		}
+	})
+}
+
+func TestInputHash(t *testing.T) {
+	t.Parallel()
+	type a struct {
+		X int    `json:"x"`
+		Y string `json:"y"`
+	}
+	type b struct {
+		Y string `json:"y"`
+		X int    `json:"x"`
+	}
+	same := dataset.InputHash(a{1, "<"})
+	if dataset.InputHash(b{"<", 1}) != same || dataset.InputHash(map[string]any{"y": "<", "x": 1}) != same {
+		t.Error("the order of fields matters")
+	}
+	sum := sha256.Sum256([]byte("{\"x\":1,\"y\":\"<\"}\n"))
+	if want := hex.EncodeToString(sum[:]); same != want {
+		t.Errorf("hash %s, want %s", same, want)
+	}
+	big := map[string]uint64{"seed": math.MaxUint64}
+	if dataset.InputHash(big) == dataset.InputHash(map[string]uint64{"seed": math.MaxUint64 - 1}) {
+		t.Error("large integers lose digits")
+	}
+	if dataset.InputHash([]int{1, 2}) == dataset.InputHash([]int{2, 1}) {
+		t.Error("the order of a list does not matter")
+	}
+}
+
+func TestShuffle(t *testing.T) {
+	t.Parallel()
+	rows := pairs(300)
+	id := func(p dataset.Pair) string { return p.ID }
+	a := dataset.Shuffle(rows, 1, id)
+	reversed := slices.Clone(rows)
+	slices.Reverse(reversed)
+	if diff := cmp.Diff(a, dataset.Shuffle(reversed, 1, id)); diff != "" {
+		t.Error("the order before matters")
+	}
+	if cmp.Equal(a, dataset.Shuffle(rows, 2, id)) || cmp.Equal(a, rows) {
+		t.Error("the seed does not matter")
+	}
+	if !cmp.Equal(rows, pairs(300)) {
+		t.Error("the caller's rows were moved")
+	}
+	seen := map[string]bool{}
+	for _, r := range a {
+		seen[r.ID] = true
+	}
+	if len(seen) != 300 {
+		t.Errorf("%d of 300 rows", len(seen))
+	}
+	// A shorter list keeps the order of what it still has: rows can be added without moving others.
+	half := dataset.Shuffle(rows[:150], 1, id)
+	var rest []dataset.Pair
+	for _, r := range a {
+		if r.ChosenTokens < 150 {
+			rest = append(rest, r)
+		}
+	}
+	if diff := cmp.Diff(half, rest); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestMerge(t *testing.T) {
+	t.Parallel()
+	got := dataset.Merge(map[string]int64{"a": 1, "b": 2}, nil, map[string]int64{"b": 3})
+	if diff := cmp.Diff(map[string]int64{"a": 1, "b": 5}, got); diff != "" {
+		t.Error(diff)
+	}
+	if dataset.Merge() == nil {
+		t.Error("Merge of nothing is nil")
+	}
+}
+
+func TestCard(t *testing.T) {
+	t.Parallel()
+	card := string(dataset.Card("captain: \"the\" old\none", "dpo", "introspection"))
+	front, body, ok := strings.Cut(strings.TrimPrefix(card, "---\n"), "\n---\n")
+	if !ok {
+		t.Fatalf("no front matter: %s", card)
+	}
+	var meta struct {
+		PrettyName string `yaml:"pretty_name"`
+		Tags       []string
+		Configs    []struct {
+			ConfigName string `yaml:"config_name"`
+			Default    bool
+			DataFiles  []struct{ Split, Path string } `yaml:"data_files"`
+		}
+	}
+	if err := yaml.Unmarshal([]byte(front), &meta); err != nil {
+		t.Fatal(err)
+	}
+	if meta.PrettyName != `captain: "the" old one` || !slices.Contains(meta.Tags, "dpo") || len(meta.Configs) != 2 {
+		t.Errorf("%+v", meta)
+	}
+	c := meta.Configs[0]
+	if !c.Default || meta.Configs[1].Default || c.ConfigName != "dpo" || len(c.DataFiles) != 1 || c.DataFiles[0].Path != "dpo/train-*.parquet" || c.DataFiles[0].Split != "train" {
+		t.Errorf("%+v", meta.Configs)
+	}
+	if !strings.Contains(body, "__meta/manifest.json") {
+		t.Error(body)
+	}
+}

@@ -1,0 +1,125 @@
+package dataset
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+const (
+	rowGroup = 1000    // rows of a row group, and of one write: fixed, because both shape the bytes
+	maxRows  = 1 << 26 // a file that claims more was not made here
+)
+
+// EncodeParquet returns rows as one Parquet file: zstd, row groups of 1000 rows, lists in the standard three-level form. The bytes depend on rows and meta
+// only. Strings that are not valid UTF-8 are made so (other readers refuse such a file). meta goes into the file's key-value metadata.
+func EncodeParquet[T any](rows []T, meta map[string]string) ([]byte, error) {
+	schema := parquet.SchemaOf(new(T))
+	options := []parquet.WriterOption{
+		schema,
+		parquet.Compression(&parquet.Zstd),
+		parquet.MaxRowsPerRowGroup(rowGroup),
+		parquet.PageBufferSize(1 << 20),
+		parquet.CreatedBy("opencharacter", "1", ""),
+	}
+	for _, column := range schema.Columns() {
+		leaf, ok := schema.Lookup(column...)
+		// The footer would hold whole texts as bounds of their column.
+		if ok && leaf.Node.Type().Kind() == parquet.ByteArray && column[len(column)-1] != "id" {
+			options = append(options, parquet.SkipPageBounds(column...))
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(meta)) {
+		options = append(options, parquet.KeyValueMetadata(strings.ToValidUTF8(key, "\uFFFD"), strings.ToValidUTF8(meta[key], "\uFFFD")))
+	}
+	var buf bytes.Buffer
+	w := parquet.NewGenericWriter[T](&buf, options...)
+	for batch := range slices.Chunk(rows, rowGroup) {
+		clean := make([]T, len(batch))
+		for i, row := range batch {
+			clean[i] = validText(row)
+		}
+		if _, err := w.Write(clean); err != nil {
+			return nil, fmt.Errorf("dataset: write Parquet: %w", err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("dataset: write Parquet: %w", err)
+	}
+	return buf.Bytes(), nil
+}
+
+// DecodeParquet reads all rows of a Parquet file. Columns that T does not have are ignored; a missing column, a column of another
+// type and every damage give an error.
+func DecodeParquet[T any](data []byte) (rows []T, err error) {
+	defer func() {
+		// The Parquet library panics on some damaged files.
+		if p := recover(); p != nil {
+			rows, err = nil, fmt.Errorf("dataset: read Parquet: damaged file: %v; remake it or restore it", p)
+		}
+	}()
+	bad := func(err error) ([]T, error) {
+		return nil, fmt.Errorf("dataset: read Parquet: %w; is this a complete Parquet file of this kind of row?", err)
+	}
+	f, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	if err != nil {
+		return bad(err)
+	}
+	if n := f.NumRows(); n < 0 || n > maxRows {
+		return bad(fmt.Errorf("it claims %d rows", n))
+	}
+	schema := parquet.SchemaOf(new(T))
+	if err := checkColumns(schema, f.Schema()); err != nil {
+		return bad(err)
+	}
+	r := parquet.NewGenericReader[T](f, schema)
+	defer func() { _ = r.Close() }()
+	batch := make([]T, rowGroup)
+	for {
+		clear(batch) // the reader reuses the slices of the rows it is given
+		n, err := r.Read(batch)
+		rows = append(rows, batch[:n]...)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return bad(err)
+		}
+		if n == 0 || len(rows) > maxRows {
+			return bad(fmt.Errorf("it does not end after %d rows", len(rows)))
+		}
+	}
+	if int64(len(rows)) != f.NumRows() {
+		return bad(fmt.Errorf("it claims %d rows and holds %d", f.NumRows(), len(rows)))
+	}
+	return rows, nil
+}
+
+// checkColumns compares leaf columns. Some writers call the element of a list "item".
+func checkColumns(want, have *parquet.Schema) error {
+	for _, column := range want.Columns() {
+		w, _ := want.Lookup(column...)
+		h, ok := have.Lookup(column...)
+		if !ok {
+			other := slices.Clone(column)
+			for i, name := range other {
+				if name == "element" {
+					other[i] = "item"
+				}
+			}
+			h, ok = have.Lookup(other...)
+		}
+		if !ok {
+			return fmt.Errorf("column %s is missing", strings.Join(column, "."))
+		}
+		if wk, hk := w.Node.Type().Kind(), h.Node.Type().Kind(); wk != hk {
+			return fmt.Errorf("column %s has type %s, want %s", strings.Join(column, "."), hk, wk)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package tokenizer
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Token types of GGUF (llama.cpp's enum llama_token_type).
+const (
+	ggufControl     = 3
+	ggufUserDefined = 4
+)
+
+// ggufRules holds the rules that GGUF names only by the key
+// tokenizer.ggml.pre; the names are llama.cpp's.
+var ggufRules = map[string]rules{
+	"gpt-2":     {split: splitGPT2},
+	"smollm":    {split: splitGPT2, digits: true},
+	"starcoder": {split: splitGPT2, digits: true},
+	"qwen2":     {split: splitQwen, nfc: true},
+	"llama-bpe": {split: splitLlama3, ignoreMerges: true},
+	"llama3":    {split: splitLlama3, ignoreMerges: true},
+	"llama-v3":  {split: splitLlama3, ignoreMerges: true},
+}
+
+// FromGGUF builds a tokenizer from the metadata of a GGUF file: the keys
+// tokenizer.ggml.model ("gpt2"), .pre, .tokens and .merges ([]string),
+// .token_type ([]int64), .bos_token_id and .eos_token_id (uint64 or int64).
+func FromGGUF(meta map[string]any) (*Tokenizer, error) {
+	t, err := fromGGUF(meta)
+	if err != nil {
+		return nil, fmt.Errorf("tokenizer: GGUF: %w", err)
+	}
+	return t, nil
+}
+
+func fromGGUF(meta map[string]any) (*Tokenizer, error) {
+	const prefix = "tokenizer.ggml."
+	model, ok := meta[prefix+"model"].(string)
+	if !ok {
+		return nil, errors.New("the key tokenizer.ggml.model is missing; the file holds no tokenizer")
+	}
+	if model != "gpt2" {
+		return nil, fmt.Errorf("tokenizer model %q is not supported; only byte-level BPE (%q) is", model, "gpt2")
+	}
+	pre, _ := meta[prefix+"pre"].(string)
+	rules, ok := ggufRules[pre]
+	if !ok {
+		return nil, fmt.Errorf("pre-tokenizer %q (tokenizer.ggml.pre) is not known; known are gpt-2, smollm, starcoder, qwen2, llama-bpe; use the model's tokenizer.json", pre)
+	}
+	tokens, ok := meta[prefix+"tokens"].([]string)
+	if !ok {
+		return nil, fmt.Errorf("tokenizer.ggml.tokens is missing or no list of strings; %s", hint)
+	}
+	merges, ok := meta[prefix+"merges"].([]string)
+	if !ok {
+		return nil, fmt.Errorf("tokenizer.ggml.merges is missing or no list of strings; %s", hint)
+	}
+	src := source{tokens: tokens, rules: rules}
+	types, ok := meta[prefix+"token_type"].([]int64)
+	if ok && len(types) != len(tokens) {
+		return nil, fmt.Errorf("%d token types for %d tokens; %s", len(types), len(tokens), hint)
+	}
+	for id, typ := range types {
+		if typ != ggufControl && typ != ggufUserDefined {
+			continue
+		}
+		if tokens[id] == "" {
+			return nil, fmt.Errorf("control token %d has no text; %s", id, hint)
+		}
+		src.added = append(src.added, addedSource{addedToken: addedToken{tokens[id], int32(id), typ == ggufControl}})
+	}
+	src.merges = make([]mergeText, len(merges))
+	for i, m := range merges {
+		var err error
+		if src.merges[i], err = cutMerge(m); err != nil {
+			return nil, fmt.Errorf("merge %d: %w", i, err)
+		}
+	}
+	var err error
+	if src.bos, err = ggufID(meta, prefix+"bos_token_id"); err != nil {
+		return nil, err
+	}
+	if src.eos, err = ggufID(meta, prefix+"eos_token_id"); err != nil {
+		return nil, err
+	}
+	return build(src)
+}
+
+// ggufID reads an optional token id, -1 when the key is absent.
+func ggufID(meta map[string]any, key string) (int32, error) {
+	var id int64
+	switch v := meta[key].(type) {
+	case nil:
+		return -1, nil
+	case uint64:
+		id = int64(min(v, maxTokens+1))
+	case int64:
+		id = v
+	default:
+		return 0, fmt.Errorf("%s is a %T, not a number; %s", key, v, hint)
+	}
+	if id < 0 || id > maxTokens {
+		return 0, fmt.Errorf("%s is %d, out of range; %s", key, id, hint)
+	}
+	return int32(id), nil
+}

@@ -1,0 +1,123 @@
+package tokenizer
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// maxMarks is how many combining marks in a row x/text accepts before it puts
+// a joiner of its own into the text (the Stream-Safe form of UAX #15). The
+// reference does not, so longer runs go through slowNFC.
+const maxMarks = 30
+
+// nfc returns s in Unicode normalisation form C.
+func nfc(s string) string {
+	ascii := true
+	for i := 0; i < len(s); i++ {
+		if s[i] >= utf8.RuneSelf {
+			ascii = false
+			break
+		}
+	}
+	if ascii {
+		return s
+	}
+	if norm.NFC.IsNormalString(s) {
+		return s
+	}
+	if utf8.ValidString(s) && longMarks(s) {
+		return slowNFC(s)
+	}
+	return norm.NFC.String(s)
+}
+
+// longMarks reports whether s holds a run of marks that x/text would cut.
+func longMarks(s string) bool {
+	run := 0
+	for i := 0; i < len(s); {
+		if s[i] < utf8.RuneSelf {
+			run = 0
+			i++
+			continue
+		}
+		p := norm.NFD.PropertiesString(s[i:])
+		// A rune may decompose into several marks; count its bytes as an upper bound.
+		if p.CCC() != 0 || len(p.Decomposition()) > 0 {
+			run += 1 + len(p.Decomposition())/2
+		} else {
+			run = 0
+		}
+		if run > maxMarks {
+			return true
+		}
+		i += max(p.Size(), 1)
+	}
+	return false
+}
+
+// slowNFC is the algorithm of UAX #15 written out: decompose, order the marks
+// by class, compose. x/text supplies the tables one rune or pair at a time.
+func slowNFC(s string) string {
+	var rs []rune
+	for _, r := range s {
+		if d := norm.NFD.PropertiesString(string(r)).Decomposition(); len(d) > 0 {
+			rs = append(rs, []rune(string(d))...)
+		} else if h := norm.NFD.String(string(r)); h != string(r) { // Hangul is computed, not tabled
+			rs = append(rs, []rune(h)...)
+		} else {
+			rs = append(rs, r)
+		}
+	}
+	class := func(r rune) uint8 { return norm.NFD.PropertiesString(string(r)).CCC() }
+	cs := make([]uint8, len(rs))
+	for i, r := range rs {
+		cs[i] = class(r)
+	}
+	for i := 0; i < len(rs); {
+		j := i
+		for j < len(rs) && cs[j] != 0 {
+			j++
+		}
+		if j > i {
+			idx := make([]int, j-i)
+			for k := range idx {
+				idx[k] = i + k
+			}
+			slices.SortStableFunc(idx, func(a, b int) int { return int(cs[a]) - int(cs[b]) })
+			r2, c2 := make([]rune, len(idx)), make([]uint8, len(idx))
+			for k, p := range idx {
+				r2[k], c2[k] = rs[p], cs[p]
+			}
+			copy(rs[i:], r2)
+			copy(cs[i:], c2)
+		}
+		i = max(j, i+1)
+	}
+	out, oc := rs[:0], cs[:0]
+	starter := -1
+	for i, r := range rs {
+		c := cs[i]
+		if starter >= 0 {
+			// Blocked when a mark of the same or a higher class, or another starter, stands between.
+			blocked := len(out)-1 > starter && oc[len(out)-1] >= c
+			if !blocked {
+				if p := norm.NFC.String(string([]rune{out[starter], r})); utf8.RuneCountInString(p) == 1 {
+					out[starter], _ = utf8.DecodeRuneInString(p)
+					continue
+				}
+			}
+		}
+		if c == 0 {
+			starter = len(out)
+		}
+		out, oc = append(out, r), append(oc, c)
+	}
+	var b strings.Builder
+	for _, r := range out {
+		b.WriteRune(r)
+	}
+	return b.String()
+}

@@ -1,0 +1,119 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/opencharacter/opencharacter/lm/transformer"
+)
+
+// Example is a row of tokens. Mask[i] says that token i is to be learned, or scored:
+// its log-probability given the tokens before it counts.
+type Example struct {
+	Tokens []int32
+	Mask   []bool
+}
+
+// check reports why a row cannot be used with a model of the given context.
+func (e Example) check(context int) error {
+	if len(e.Mask) != len(e.Tokens) {
+		return fmt.Errorf("%d mask values for %d tokens", len(e.Mask), len(e.Tokens))
+	}
+	if len(e.Tokens) > context {
+		return fmt.Errorf("%d tokens exceed the model's context of %d; drop the row or whole early turns", len(e.Tokens), context)
+	}
+	any := false
+	for _, m := range e.Mask {
+		any = any || m
+	}
+	if !any {
+		return errors.New("the mask selects no token, so the row would teach nothing; drop it")
+	}
+	if e.Mask[0] {
+		return errors.New("the mask selects the first token, which has nothing before it to be predicted from")
+	}
+	return nil
+}
+
+// span is a range [from, to) of examples that share a forward pass.
+type span struct{ from, to int }
+
+// spans cuts examples into passes of at most limit tokens, in order. group examples
+// (a pair) stay together; a group above the limit has a span of its own.
+func spans(ex []Example, group, limit int) []span {
+	var list []span
+	used := 0
+	for i := 0; i < len(ex); i += group {
+		size := 0
+		for _, e := range ex[i : i+group] {
+			size += len(e.Tokens)
+		}
+		if len(list) == 0 || used+size > limit {
+			list, used = append(list, span{i, i}), 0
+		}
+		list[len(list)-1].to, used = i+group, used+size
+	}
+	return list
+}
+
+// packed is one forward pass: rows side by side and their scored positions. Row i
+// owns positions[starts[i]:starts[i+1]].
+type packed struct {
+	rows      transformer.Rows
+	positions []int32
+	starts    []int
+}
+
+// fill packs examples, reusing the storage of earlier calls.
+func (p *packed) fill(ex []Example) {
+	p.rows.Tokens, p.rows.Offsets = p.rows.Tokens[:0], append(p.rows.Offsets[:0], 0)
+	p.positions, p.starts = p.positions[:0], append(p.starts[:0], 0)
+	for _, e := range ex {
+		at := len(p.rows.Tokens)
+		p.rows.Tokens = append(p.rows.Tokens, e.Tokens...)
+		p.rows.Offsets = append(p.rows.Offsets, int32(len(p.rows.Tokens)))
+		for i, m := range e.Mask {
+			if m {
+				p.positions = append(p.positions, int32(at+i-1))
+			}
+		}
+		p.starts = append(p.starts, len(p.positions))
+	}
+}
+
+// sum adds the log-probs of row i in order, in float64.
+func (p *packed) sum(logprobs []float32, i int) float64 {
+	var s float64
+	for _, v := range logprobs[p.starts[i]:p.starts[i+1]] {
+		s += float64(v)
+	}
+	return s
+}
+
+// count is the number of scored tokens of row i.
+func (p *packed) count(i int) int { return p.starts[i+1] - p.starts[i] }
+
+// SumLogProbs returns, for each example, the sum of the log-probs of its masked tokens
+// and their number. It is the same forward pass and summation as training, so
+// reference scores taken here equal the policy's at step 0 bit for bit. How rows
+// are packed changes nothing.
+func SumLogProbs(m *transformer.Model, ws *transformer.Workspace, ex []Example, stack []*transformer.Adapter) (sums []float64, counts []int, err error) {
+	for i, e := range ex {
+		if err := e.check(m.Context); err != nil {
+			return nil, nil, fmt.Errorf("train: score: row %d: %w", i, err)
+		}
+	}
+	sums, counts = make([]float64, len(ex)), make([]int, len(ex))
+	var p packed
+	for _, s := range spans(ex, 1, DefaultMicroTokens) {
+		p.fill(ex[s.from:s.to])
+		logprobs, err := m.LogProbs(ws, p.rows, p.positions, stack)
+		if err != nil {
+			return nil, nil, fmt.Errorf("train: score: rows %d to %d: %w", s.from, s.to-1, err)
+		}
+		for i := s.from; i < s.to; i++ {
+			sums[i], counts[i] = p.sum(logprobs, i-s.from), p.count(i-s.from)
+		}
+	}
+	return sums, counts, nil
+}

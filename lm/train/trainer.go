@@ -1,0 +1,180 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/opencharacter/opencharacter/lm/transformer"
+	"github.com/opencharacter/opencharacter/tensor"
+)
+
+// ErrNonFinite marks a step whose loss or gradient was infinite or NaN. The step was
+// not applied; trying again gives the same.
+var ErrNonFinite = errors.New("not a finite number")
+
+// Metrics describes one step. DPO rewards are beta * (log-prob - reference log-prob),
+// means over pairs; Accuracy is the share of pairs with a positive margin, a tie
+// counting one half. Perplexity is exp of the mean token loss of the chosen answers
+// (DPO) or of all learned tokens (SFT).
+type Metrics struct {
+	Step           int      `json:"step"` // counted from 1
+	Loss           float64  `json:"loss"`
+	LR             float64  `json:"lr"`
+	GradNorm       float64  `json:"grad_norm"` // before clipping
+	Accuracy       float64  `json:"accuracy"`
+	Margin         float64  `json:"margin"`
+	ChosenReward   float64  `json:"chosen_reward"`
+	RejectedReward float64  `json:"rejected_reward"`
+	Perplexity     float64  `json:"perplexity"`
+	Tokens         int      `json:"tokens"` // of the rows, prompts included
+	Rows           []string `json:"rows"`   // ids, in order
+}
+
+// Trainer teaches one adapter on top of a model and frozen adapters. It is used by one
+// goroutine at a time.
+type Trainer struct {
+	m       *transformer.Model
+	stack   []*transformer.Adapter // frozen ones, then the trained one
+	adapter *transformer.Adapter
+	o       Options
+
+	ws     *transformer.Workspace
+	grads  *transformer.Gradients
+	moment [][2][]float32 // first and second moment of each matrix of the adapter
+	step   int            // steps applied
+	pack   packed
+	deriv  []float32
+}
+
+// New prepares a trainer. The adapter is trained in place; frozen adapters apply
+// below it and do not change.
+func New(m *transformer.Model, frozen []*transformer.Adapter, adapter *transformer.Adapter, o Options) (*Trainer, error) {
+	o, err := o.Resolve()
+	if err != nil {
+		return nil, err
+	}
+	stack := append(append([]*transformer.Adapter(nil), frozen...), adapter)
+	if err := m.CheckStack(stack); err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	for _, f := range frozen {
+		if f == adapter {
+			return nil, errors.New("train: the trained adapter is also among the frozen ones; pass a copy")
+		}
+	}
+	t := &Trainer{m: m, stack: stack, adapter: adapter, o: o, ws: transformer.NewWorkspace(), grads: transformer.NewGradients(adapter)}
+	for _, p := range adapter.Matrices() {
+		n := len(p.T.Data())
+		t.moment = append(t.moment, [2][]float32{make([]float32, n), make([]float32, n)})
+	}
+	return t, nil
+}
+
+// Step counts the steps applied so far.
+func (t *Trainer) Step() int { return t.step }
+
+// Options returns the settings with their defaults filled in.
+func (t *Trainer) Options() Options { return t.o }
+
+// begin checks the rows of a step and clears the gradients.
+func (t *Trainer) begin(loss string, ids []string, ex []Example) error {
+	if t.o.Loss != loss {
+		return fmt.Errorf("train: step %d: the trainer was made for the %s loss, not %s", t.step+1, t.o.Loss, loss)
+	}
+	if len(ex) == 0 {
+		return fmt.Errorf("train: step %d: the batch is empty", t.step+1)
+	}
+	per := len(ex) / len(ids)
+	for i, e := range ex {
+		if err := e.check(t.m.Context); err != nil {
+			return fmt.Errorf("train: step %d: row %q%s: %w", t.step+1, ids[i/per], sideOf(i, per), err)
+		}
+	}
+	t.grads.Zero()
+	return nil
+}
+
+// sideOf names the half of a pair for an error.
+func sideOf(i, per int) string {
+	if per == 1 {
+		return ""
+	}
+	return [2]string{" (chosen)", " (rejected)"}[i%per]
+}
+
+// grad runs one packed pass over examples. coefficient returns, for row i with summed
+// log-prob sums[i], dLoss/d(log-prob) of each of its tokens.
+func (t *Trainer) grad(ex []Example, coefficients func(sums []float64, counts []int) ([]float64, error)) error {
+	t.pack.fill(ex)
+	sums, counts := make([]float64, len(ex)), make([]int, len(ex))
+	var failed error
+	err := t.m.Grad(t.ws, t.pack.rows, t.pack.positions, t.stack, t.grads, func(logprobs []float32) []float32 {
+		for i := range ex {
+			sums[i], counts[i] = t.pack.sum(logprobs, i), t.pack.count(i)
+		}
+		var c []float64
+		if c, failed = coefficients(sums, counts); failed != nil {
+			return nil
+		}
+		t.deriv = t.deriv[:0]
+		for i := range ex {
+			for range counts[i] {
+				t.deriv = append(t.deriv, float32(c[i]))
+			}
+		}
+		return t.deriv
+	})
+	return errors.Join(err, failed)
+}
+
+// apply clips the gradients and takes the AdamW step. Nothing changes if the norm of
+// the gradients is not finite.
+func (t *Trainer) apply(m *Metrics) error {
+	var squares float64
+	grads := t.grads.Matrices()
+	for _, g := range grads {
+		squares += tensor.SumSquares(g.T.Data())
+	}
+	m.Step, m.LR, m.GradNorm = t.step+1, t.o.rate(t.step), math.Sqrt(squares)
+	if !finite(m.GradNorm) {
+		return t.nonFinite("gradient norm", m.GradNorm, m.Rows)
+	}
+	// torch.nn.utils.clip_grad_norm_ divides by norm + 1e-6.
+	scale := float32(1)
+	if c := t.o.ClipNorm / (m.GradNorm + 1e-6); t.o.ClipNorm > 0 && c < 1 {
+		scale = float32(c)
+	}
+	adam := tensor.AdamW{
+		LR: float32(m.LR), Beta1: float32(t.o.Beta1), Beta2: float32(t.o.Beta2), Eps: float32(t.o.Eps),
+		WeightDecay: float32(t.o.WeightDecay), Step: m.Step,
+	}
+	for i, p := range t.adapter.Matrices() {
+		if scale != 1 {
+			tensor.Scale(grads[i].T, scale)
+		}
+		adam.Apply(p.T.Data(), grads[i].T.Data(), t.moment[i][0], t.moment[i][1])
+	}
+	t.step++
+	return nil
+}
+
+// nonFinite describes a step that was not applied.
+func (t *Trainer) nonFinite(what string, value float64, ids []string) error {
+	return fmt.Errorf("train: step %d: the %s is %v, %w; rows %s. The step was not applied: look at these rows, or lower the learning rate and go on from the last checkpoint",
+		t.step+1, what, value, ErrNonFinite, strings.Join(ids, ", "))
+}
+
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+
+// mean averages so that equal values give exactly that value, which sum / n does not.
+type mean struct {
+	n     int
+	value float64
+}
+
+func (m *mean) add(x float64) {
+	m.n++
+	m.value += (x - m.value) / float64(m.n)
+}

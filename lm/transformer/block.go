@@ -1,0 +1,72 @@
+package transformer
+
+import "github.com/opencharacter/opencharacter/tensor"
+
+// A block computes, with RMS norms n1 and n2,
+//
+//	q, k, v = Wq n1(x), Wk n1(x), Wv n1(x)     per-head norm of q and k if QKNorm, then rotation
+//	mid     = x + Wo attention(q, k, v)
+//	out     = mid + Wdown (silu(Wgate n2(mid)) * Wup n2(mid))
+//
+// The first line is qkv, the other two are mix. What lies between them, attention
+// over packed rows or over the cache, is the caller's.
+
+// qkv fills a.q, a.k and a.v from a.x. pos [T] is each token's place in its row.
+func (m *Model) qkv(ws *Workspace, a *activations, l int, pos []int32, s lora) {
+	w, n := &m.layers[l], a.x.Rows
+	norm := ws.get(slotNorm, n, m.Width)
+	tensor.RMSNorm(norm, a.x, w.attnNorm, m.NormEps, a.attnInv)
+	m.linear(ws, a.qRaw, norm, l, projQ, s, a.hidden[projQ])
+	m.linear(ws, a.kRaw, norm, l, projK, s, a.hidden[projK])
+	m.linear(ws, a.v, norm, l, projV, s, a.hidden[projV])
+	if m.QKNorm {
+		headNorm(a.q, a.qRaw, w.qNorm, m.NormEps, a.qInv)
+		headNorm(a.k, a.kRaw, w.kNorm, m.NormEps, a.kInv)
+	}
+	m.rope.Apply(a.q, m.Heads, pos)
+	m.rope.Apply(a.k, m.KVHeads, pos)
+}
+
+// mix turns a.att into the output of the layer; out may be a.x itself.
+func (m *Model) mix(ws *Workspace, out *tensor.Tensor, a *activations, l int, s lora) {
+	w, n := &m.layers[l], a.x.Rows
+	y := ws.get(slotY, n, m.Width)
+	m.linear(ws, y, a.att, l, projO, s, a.hidden[projO])
+	sum(a.mid, a.x, y)
+	norm, act := ws.get(slotNorm, n, m.Width), ws.get(slotAct, n, m.FFN)
+	tensor.RMSNorm(norm, a.mid, w.mlpNorm, m.NormEps, a.mlpInv)
+	m.linear(ws, a.gate, norm, l, projGate, s, a.hidden[projGate])
+	m.linear(ws, a.up, norm, l, projUp, s, a.hidden[projUp])
+	tensor.SwiGLU(act, a.gate, a.up)
+	m.linear(ws, y, act, l, projDown, s, a.hidden[projDown])
+	sum(out, a.mid, y)
+}
+
+// narrow reduces the activations to some rows, given in ascending order, between
+// attention and mix: in the last layer only the rows that the head reads matter.
+func (a *activations) narrow(rows []int32) {
+	for i, r := range rows {
+		copy(a.x.Row(i), a.x.Row(int(r)))
+		copy(a.att.Row(i), a.att.Row(int(r)))
+	}
+	k := len(rows)
+	for _, t := range []**tensor.Tensor{&a.x, &a.att, &a.mid, &a.gate, &a.up} {
+		*t = (*t).View(0, k)
+	}
+	a.mlpInv = a.mlpInv[:k]
+}
+
+// headNorm applies an RMS norm with weight [HeadDim] to every head of x [T, heads*HeadDim].
+func headNorm(dst, x *tensor.Tensor, weight []float32, eps float32, inv []float32) {
+	n, d := len(x.Data())/len(weight), len(weight)
+	tensor.RMSNorm(dst.Reshape(n, d), x.Reshape(n, d), weight, eps, inv)
+}
+
+// sum sets dst = x + y. The branch is added to the residual stream as a whole, not
+// accumulated into it term by term, because the stream can be far larger.
+func sum(dst, x, y *tensor.Tensor) {
+	if dst != x {
+		copy(dst.Data(), x.Data())
+	}
+	tensor.Add(dst, y)
+}

@@ -1,0 +1,203 @@
+package transformer
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/opencharacter/opencharacter/tensor"
+)
+
+// source is a file, or folder, of named tensors: GGUF or safetensors.
+type source interface {
+	names() []string
+	shape(name string) ([]int, bool)
+	readRow(name string, row int, dst []float32) error
+}
+
+// loader fills a model from a source. It first claims every tensor the config calls
+// for, checking shapes, and reads rows only when all is known to fit.
+type loader struct {
+	src  source
+	from string              // the format's name, for errors
+	name func(string) string // Hugging Face name to the source's name
+	used map[string]bool
+	jobs []job
+	errs []error
+}
+
+// job is a block of rows of one matrix to read.
+type job struct {
+	name     string
+	w        *tensor.Weight
+	from, to int
+	permute  func(row int) int // row in the file of a row of the model
+}
+
+// rowsPerJob balances the threads: the embedding of a small model is a fifth of it.
+const rowsPerJob = 1024
+
+// load builds the model. permute, if not nil, gives the row order of the source's
+// query and key matrices.
+func (l *loader) load(cfg Config, permute func(row int) int) (*Model, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	l.used = map[string]bool{}
+	if err := l.checkSize(cfg); err != nil {
+		return nil, err
+	}
+	m := newModel(cfg)
+	m.embed = l.matrix("model.embed_tokens.weight", cfg.Vocab, cfg.Width, nil)
+	if cfg.Tied {
+		m.head = m.embed
+		l.used[l.name("lm_head.weight")] = true // some files repeat the embedding
+	} else {
+		m.head = l.matrix("lm_head.weight", cfg.Vocab, cfg.Width, nil)
+	}
+	m.finalNorm = l.vector("model.norm.weight", cfg.Width)
+	for i := range m.layers {
+		w, prefix := &m.layers[i], fmt.Sprintf("model.layers.%d.", i)
+		w.attnNorm = l.vector(prefix+"input_layernorm.weight", cfg.Width)
+		w.mlpNorm = l.vector(prefix+"post_attention_layernorm.weight", cfg.Width)
+		if cfg.QKNorm {
+			w.qNorm = l.vector(prefix+"self_attn.q_norm.weight", cfg.HeadDim)
+			w.kNorm = l.vector(prefix+"self_attn.k_norm.weight", cfg.HeadDim)
+		}
+		for p := range projCount {
+			out, in := cfg.dims(p)
+			order := permute
+			if p != projQ && p != projK {
+				order = nil
+			}
+			w.proj[p] = l.matrix(prefix+projNames[p]+".weight", out, in, order)
+		}
+	}
+	l.rejectUnknown()
+	if len(l.errs) > 0 {
+		return nil, l.summary()
+	}
+	if err := l.read(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// checkSize looks for one tensor of the last layer and compares the embedding with the
+// config before memory is set aside for them, so that a false config costs nothing.
+func (l *loader) checkSize(cfg Config) error {
+	embed := l.name("model.embed_tokens.weight")
+	shape, ok := l.src.shape(embed)
+	if !ok {
+		return fmt.Errorf("%s: tensor %q is missing; re-download the model", l.from, embed)
+	}
+	if len(shape) == 2 && shape[0] != cfg.Vocab {
+		return fmt.Errorf("%s: the embedding %q has %d rows and the config says a vocabulary of %d; the files do not belong together", l.from, embed, shape[0], cfg.Vocab)
+	}
+	last := l.name(fmt.Sprintf("model.layers.%d.mlp.down_proj.weight", cfg.Layers-1))
+	if _, ok := l.src.shape(last); !ok {
+		return fmt.Errorf("%s: tensor %q is missing though the config says %d layers; re-download the model", l.from, last, cfg.Layers)
+	}
+	return nil
+}
+
+// claim checks that a tensor is there with the given shape.
+func (l *loader) claim(hf string, want ...int) (string, bool) {
+	name := l.name(hf)
+	got, ok := l.src.shape(name)
+	l.used[name] = true
+	switch {
+	case !ok:
+		l.errs = append(l.errs, fmt.Errorf("tensor %q is missing", name))
+	case !slices.Equal(got, want):
+		l.errs = append(l.errs, fmt.Errorf("tensor %q has shape %v, the config calls for %v", name, got, want))
+	default:
+		return name, true
+	}
+	return name, false
+}
+
+func (l *loader) matrix(hf string, out, in int, permute func(int) int) *tensor.Weight {
+	name, ok := l.claim(hf, out, in)
+	if !ok {
+		return nil
+	}
+	w := tensor.NewWeight(out, in)
+	for from := 0; from < out; from += rowsPerJob {
+		l.jobs = append(l.jobs, job{name: name, w: w, from: from, to: min(from+rowsPerJob, out), permute: permute})
+	}
+	return w
+}
+
+func (l *loader) vector(hf string, n int) []float32 {
+	name, ok := l.claim(hf, n)
+	if !ok {
+		return nil
+	}
+	v := make([]float32, n)
+	if err := l.src.readRow(name, 0, v); err != nil {
+		l.errs = append(l.errs, err)
+	} else if !finite(v) {
+		l.errs = append(l.errs, fmt.Errorf("tensor %q holds a value that is not finite", name))
+	}
+	return v
+}
+
+// rejectUnknown refuses tensors that the forward pass would silently leave out.
+func (l *loader) rejectUnknown() {
+	for _, name := range l.src.names() {
+		if !l.used[name] && !strings.HasSuffix(name, "rotary_emb.inv_freq") {
+			l.errs = append(l.errs, fmt.Errorf("tensor %q is not part of a plain %s model and would be ignored", name, l.from))
+		}
+	}
+}
+
+// summary joins the first few complaints.
+func (l *loader) summary() error {
+	const most = 3
+	errs := l.errs
+	if len(errs) > most {
+		errs = append(slices.Clone(errs[:most]), fmt.Errorf("and %d more", len(errs)-most))
+	}
+	return fmt.Errorf("%s: the weights do not match the config: %w", l.from, errors.Join(errs...))
+}
+
+// read fills all matrices, block by block on all cores.
+func (l *loader) read() error {
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, j := range l.jobs {
+		g.Go(func() error {
+			row := make([]float32, j.w.In)
+			for r := j.from; r < j.to; r++ {
+				at := r
+				if j.permute != nil {
+					at = j.permute(r)
+				}
+				if err := l.src.readRow(j.name, at, row); err != nil {
+					return err
+				}
+				if !finite(row) {
+					return fmt.Errorf("%s: tensor %q, row %d holds a value that is not finite; re-download the model", l.from, j.name, at)
+				}
+				j.w.SetRow(r, row)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// finite reports whether no value is infinite or NaN: those alone do not vanish
+// when multiplied by zero.
+func finite(x []float32) bool {
+	var s float32
+	for _, v := range x {
+		s += v * 0
+	}
+	return s == 0
+}

@@ -1,0 +1,160 @@
+package transformer
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/opencharacter/opencharacter/lm/gguf"
+)
+
+// LoadGGUF builds a model from an open GGUF file of architecture llama or qwen3;
+// the file may be closed afterwards. Quantised matrices are widened and rounded to
+// bf16. The row order that GGUF uses for llama queries and keys is undone.
+func LoadGGUF(f *gguf.File) (*Model, error) {
+	cfg, err := ggufConfig(f)
+	if err != nil {
+		return nil, fmt.Errorf("gguf: %w", err)
+	}
+	l := &loader{src: ggufSource{f}, from: "gguf", name: ggufName}
+	var permute func(int) int
+	if cfg.Architecture == archLlama {
+		permute = interleaved(cfg.HeadDim)
+	}
+	return l.load(cfg, permute)
+}
+
+// interleaved maps a row of a query or key matrix with half-split rotary pairs
+// (j, j+d/2) to its place in a file that stores the pairs side by side (2j, 2j+1).
+func interleaved(headDim int) func(int) int {
+	half := headDim / 2
+	return func(row int) int {
+		head, j := row/headDim*headDim, row%headDim
+		return head + 2*(j%half) + j/half
+	}
+}
+
+// ggufParts maps the module names of Hugging Face to those of GGUF.
+var ggufParts = map[string]string{
+	"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+	"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+	"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+	"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+}
+
+// ggufName translates a tensor name of Hugging Face.
+func ggufName(hf string) string {
+	switch hf {
+	case "model.embed_tokens.weight":
+		return "token_embd.weight"
+	case "model.norm.weight":
+		return "output_norm.weight"
+	case "lm_head.weight":
+		return "output.weight"
+	}
+	number, part, _ := strings.Cut(strings.TrimPrefix(hf, "model.layers."), ".")
+	return "blk." + number + "." + ggufParts[strings.TrimSuffix(part, ".weight")] + ".weight"
+}
+
+// ggufSource reads tensors of a GGUF file.
+type ggufSource struct{ f *gguf.File }
+
+func (s ggufSource) names() []string { return s.f.Order }
+
+func (s ggufSource) shape(name string) ([]int, bool) {
+	t, ok := s.f.Tensors[name]
+	return t.Shape, ok
+}
+
+func (s ggufSource) readRow(name string, row int, dst []float32) error {
+	return s.f.ReadRow(name, row, dst)
+}
+
+// ggufConfig reads the dimensions from a GGUF file's keys.
+func ggufConfig(f *gguf.File) (Config, error) {
+	k := ggufKeys{meta: f.Meta}
+	arch, _ := f.Meta["general.architecture"].(string)
+	if arch != archLlama && arch != archQwen3 {
+		return Config{}, fmt.Errorf("architecture %q is not supported; use a llama or qwen3 model", arch)
+	}
+	k.prefix = arch + "."
+	c := Config{
+		Architecture: arch,
+		Layers:       k.integer("block_count", 0),
+		Width:        k.integer("embedding_length", 0),
+		Heads:        k.integer("attention.head_count", 0),
+		FFN:          k.integer("feed_forward_length", 0),
+		Context:      k.integer("context_length", 0),
+		RopeBase:     k.number("rope.freq_base", 10000),
+		NormEps:      float32(k.number("attention.layer_norm_rms_epsilon", 0)),
+		QKNorm:       arch == archQwen3,
+	}
+	c.KVHeads = k.integer("attention.head_count_kv", c.Heads)
+	if c.Heads > 0 {
+		c.HeadDim = k.integer("attention.key_length", c.Width/c.Heads)
+	}
+	if v := k.integer("attention.value_length", c.HeadDim); v != c.HeadDim && k.err == nil {
+		k.err = fmt.Errorf("%sattention.value_length is %d and the key length %d; they must be equal", k.prefix, v, c.HeadDim)
+	}
+	if d := k.integer("rope.dimension_count", c.HeadDim); d != c.HeadDim && k.err == nil {
+		k.err = fmt.Errorf("%srope.dimension_count is %d; partial rotation of heads of %d is not supported", k.prefix, d, c.HeadDim)
+	}
+	if kind, ok := f.Meta[k.prefix+"rope.scaling.type"]; ok && kind != "none" && k.err == nil {
+		k.err = fmt.Errorf("rope scaling %v is not supported; only plain rotary positions are", kind)
+	}
+	if _, ok := f.Tensors["rope_freqs.weight"]; ok && k.err == nil {
+		k.err = fmt.Errorf("the file has scaled rotary frequencies (rope_freqs.weight), which are not supported")
+	}
+	if k.err != nil {
+		return Config{}, k.err
+	}
+	_, untied := f.Tensors["output.weight"]
+	c.Tied = !untied
+	embed := f.Tensors["token_embd.weight"].Shape
+	if len(embed) != 2 {
+		return Config{}, fmt.Errorf("tensor %q is missing or not a matrix; re-download the model", "token_embd.weight")
+	}
+	c.Vocab = k.integer("vocab_size", embed[0])
+	if tokens, ok := f.Meta["tokenizer.ggml.tokens"].([]string); ok && len(tokens) != embed[0] && k.err == nil {
+		k.err = fmt.Errorf("the tokenizer has %d tokens and the embedding %d rows; the file is damaged or badly converted", len(tokens), embed[0])
+	}
+	return c, k.err
+}
+
+// ggufKeys reads typed keys below one architecture's prefix and keeps the first error.
+type ggufKeys struct {
+	meta   map[string]any
+	prefix string
+	err    error
+}
+
+// number returns a numeric key, or the default if it is absent; a default of 0
+// makes the key required.
+func (k *ggufKeys) number(key string, absent float64) float64 {
+	value, ok := k.meta[k.prefix+key]
+	switch v := value.(type) {
+	case int64:
+		return float64(v)
+	case uint64:
+		return float64(v)
+	case float64:
+		return v
+	}
+	if k.err == nil && ok {
+		k.err = fmt.Errorf("key %s%s is %v; it must be a number", k.prefix, key, value)
+	} else if k.err == nil && absent == 0 {
+		k.err = fmt.Errorf("key %s%s is missing; re-download the model", k.prefix, key)
+	}
+	return absent
+}
+
+func (k *ggufKeys) integer(key string, absent int) int {
+	v := k.number(key, float64(absent))
+	if v != math.Trunc(v) || math.Abs(v) > 1<<31 {
+		if k.err == nil {
+			k.err = fmt.Errorf("key %s%s is %v; it must be a whole number", k.prefix, key, v)
+		}
+		return absent
+	}
+	return int(v)
+}

@@ -1,0 +1,318 @@
+package transformer_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencharacter/opencharacter/lm/gguf"
+	"github.com/opencharacter/opencharacter/lm/safetensors"
+	"github.com/opencharacter/opencharacter/lm/transformer"
+)
+
+// weights is a model at rest: a shape and values for every Hugging Face name.
+type weights map[string]matrix
+
+type matrix struct {
+	shape []int
+	data  []float32
+}
+
+// randomWeights makes bf16 values for every tensor of a config.
+func randomWeights(c transformer.Config) weights {
+	r := rand.New(rand.NewPCG(4, 4))
+	w := weights{}
+	add := func(name string, shape ...int) {
+		n := 1
+		for _, s := range shape {
+			n *= s
+		}
+		data := make([]float32, n)
+		for i := range data {
+			data[i] = math.Float32frombits(math.Float32bits(float32(r.NormFloat64()*0.2)) &^ 0xffff)
+		}
+		w[name] = matrix{shape, data}
+	}
+	add("model.embed_tokens.weight", c.Vocab, c.Width)
+	add("model.norm.weight", c.Width)
+	if !c.Tied {
+		add("lm_head.weight", c.Vocab, c.Width)
+	}
+	for l := range c.Layers {
+		p := fmt.Sprintf("model.layers.%d.", l)
+		add(p+"input_layernorm.weight", c.Width)
+		add(p+"post_attention_layernorm.weight", c.Width)
+		if c.QKNorm {
+			add(p+"self_attn.q_norm.weight", c.HeadDim)
+			add(p+"self_attn.k_norm.weight", c.HeadDim)
+		}
+		q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+		add(p+"self_attn.q_proj.weight", q, c.Width)
+		add(p+"self_attn.k_proj.weight", kv, c.Width)
+		add(p+"self_attn.v_proj.weight", kv, c.Width)
+		add(p+"self_attn.o_proj.weight", c.Width, q)
+		add(p+"mlp.gate_proj.weight", c.FFN, c.Width)
+		add(p+"mlp.up_proj.weight", c.FFN, c.Width)
+		add(p+"mlp.down_proj.weight", c.Width, c.FFN)
+	}
+	return w
+}
+
+func hfConfig(c transformer.Config) map[string]any {
+	return map[string]any{
+		"model_type": c.Architecture, "num_hidden_layers": c.Layers, "hidden_size": c.Width, "num_attention_heads": c.Heads,
+		"num_key_value_heads": c.KVHeads, "head_dim": c.HeadDim, "intermediate_size": c.FFN, "vocab_size": c.Vocab,
+		"max_position_embeddings": c.Context, "rope_theta": c.RopeBase, "rms_norm_eps": c.NormEps, "tie_word_embeddings": c.Tied,
+		"hidden_act": "silu", "rope_scaling": nil,
+	}
+}
+
+// writeFolder writes a Hugging Face folder with the tensors spread over some shards.
+func writeFolder(t *testing.T, config map[string]any, w weights, shards int) string {
+	t.Helper()
+	dir := t.TempDir()
+	data, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, index, i := make([][]safetensors.Entry, shards), map[string]string{}, 0
+	for name, m := range w {
+		files[i%shards] = append(files[i%shards], safetensors.Entry{Name: name, DType: "F32", Shape: m.shape, Data: safetensors.F32Bytes(m.data)})
+		index[name] = fmt.Sprintf("model-%d.safetensors", i%shards)
+		i++
+	}
+	write := func(name string, data []byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("config.json", data)
+	for k, entries := range files {
+		var out bytes.Buffer
+		if err := safetensors.Write(&out, entries, nil); err != nil {
+			t.Fatal(err)
+		}
+		name := "model.safetensors"
+		if shards > 1 {
+			name = fmt.Sprintf("model-%d.safetensors", k)
+		}
+		write(name, out.Bytes())
+	}
+	if shards > 1 {
+		data, err := json.Marshal(map[string]any{"weight_map": index})
+		if err != nil {
+			t.Fatal(err)
+		}
+		write("model.safetensors.index.json", data)
+	}
+	return dir
+}
+
+// ggufNames translates a module name for the writer below, apart from the loader's table.
+var ggufNames = strings.NewReplacer("model.layers.", "blk.", "model.embed_tokens", "token_embd", "model.norm", "output_norm", "lm_head", "output",
+	"input_layernorm", "attn_norm", "post_attention_layernorm", "ffn_norm", "self_attn.q_proj", "attn_q", "self_attn.k_proj", "attn_k",
+	"self_attn.v_proj", "attn_v", "self_attn.o_proj", "attn_output", "self_attn.q_norm", "attn_q_norm", "self_attn.k_norm", "attn_k_norm",
+	"mlp.gate_proj", "ffn_gate", "mlp.up_proj", "ffn_up", "mlp.down_proj", "ffn_down")
+
+// writeGGUF writes an F32 GGUF v3 file as llama.cpp's converter does, with the
+// rows of llama's q and k interleaved.
+func writeGGUF(t *testing.T, c transformer.Config, w weights, extra map[string]any) string {
+	t.Helper()
+	le := binary.LittleEndian
+	text := func(b []byte, s string) []byte { return append(le.AppendUint64(b, uint64(len(s))), s...) }
+	keys := map[string]any{
+		"general.architecture": c.Architecture, c.Architecture + ".block_count": uint32(c.Layers), c.Architecture + ".embedding_length": uint32(c.Width),
+		c.Architecture + ".attention.head_count": uint32(c.Heads), c.Architecture + ".attention.head_count_kv": uint32(c.KVHeads),
+		c.Architecture + ".attention.key_length": uint32(c.HeadDim), c.Architecture + ".feed_forward_length": uint32(c.FFN),
+		c.Architecture + ".context_length": uint32(c.Context), c.Architecture + ".rope.freq_base": float32(c.RopeBase),
+		c.Architecture + ".attention.layer_norm_rms_epsilon": c.NormEps,
+	}
+	for k, v := range extra {
+		keys[k] = v
+	}
+	head := le.AppendUint64(le.AppendUint64(le.AppendUint32([]byte("GGUF"), 3), uint64(len(w))), uint64(len(keys)))
+	for k, v := range keys {
+		head = text(head, k)
+		switch v := v.(type) {
+		case string:
+			head = text(le.AppendUint32(head, 8), v)
+		case uint32:
+			head = le.AppendUint32(le.AppendUint32(head, 4), v)
+		case float32:
+			head = le.AppendUint32(le.AppendUint32(head, 6), math.Float32bits(v))
+		default:
+			t.Fatalf("key %s has type %T", k, v)
+		}
+	}
+	var body []byte
+	for name, m := range w {
+		data := m.data
+		if c.Architecture == "llama" && (strings.Contains(name, "q_proj") || strings.Contains(name, "k_proj")) {
+			data = interleave(data, c.HeadDim, m.shape[1])
+		}
+		head = le.AppendUint32(text(head, ggufNames.Replace(name)), uint32(len(m.shape)))
+		for i := len(m.shape) - 1; i >= 0; i-- {
+			head = le.AppendUint64(head, uint64(m.shape[i]))
+		}
+		head = le.AppendUint64(le.AppendUint32(head, 0), uint64(len(body)))
+		body = append(body, safetensors.F32Bytes(data)...)
+		body = append(body, make([]byte, -len(body)&31)...)
+	}
+	head = append(head, make([]byte, -len(head)&31)...)
+	path := filepath.Join(t.TempDir(), "model.gguf")
+	if err := os.WriteFile(path, append(head, body...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// interleave is the converter's reshape(heads, 2, d/2, in).swapaxes(1, 2).
+func interleave(data []float32, d, in int) []float32 {
+	var out []float32
+	for head := 0; head < len(data); head += d * in {
+		for i := range d / 2 {
+			for half := range 2 {
+				from := head + (half*d/2+i)*in
+				out = append(out, data[from:from+in]...)
+			}
+		}
+	}
+	return out
+}
+
+func loadGGUF(t *testing.T, path string) (*transformer.Model, error) {
+	t.Helper()
+	f, err := gguf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	return transformer.LoadGGUF(f)
+}
+
+// The same weights from one safetensors file, from shards and from GGUF are the same
+// model by hash.
+func TestLoadFormatsAgree(t *testing.T) {
+	for name, cfg := range tinyConfigs {
+		t.Run(name, func(t *testing.T) {
+			w := randomWeights(cfg)
+			one, err := transformer.LoadSafetensors(writeFolder(t, hfConfig(cfg), w, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if one.Config != cfg {
+				t.Errorf("config %+v, want %+v", one.Config, cfg)
+			}
+			sharded, err := transformer.LoadSafetensors(writeFolder(t, hfConfig(cfg), w, 3))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fromGGUF, err := loadGGUF(t, writeGGUF(t, cfg, w, nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if sharded.Hash() != one.Hash() || fromGGUF.Hash() != one.Hash() {
+				t.Errorf("hashes differ: one file %.8s, shards %.8s, gguf %.8s", one.Hash(), sharded.Hash(), fromGGUF.Hash())
+			}
+			w["model.norm.weight"].data[0] += 1
+			other, err := transformer.LoadSafetensors(writeFolder(t, hfConfig(cfg), w, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if other.Hash() == one.Hash() {
+				t.Error("other weights have the same hash")
+			}
+		})
+	}
+}
+
+// Transformers 5 keeps the rotary settings in rope_parameters.
+func TestLoadRopeParameters(t *testing.T) {
+	cfg := tinyConfigs["qwen3"]
+	h := hfConfig(cfg)
+	delete(h, "rope_theta")
+	h["rope_parameters"] = map[string]any{"rope_theta": cfg.RopeBase, "rope_type": "default"}
+	m, err := transformer.LoadSafetensors(writeFolder(t, h, randomWeights(cfg), 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.RopeBase != cfg.RopeBase {
+		t.Errorf("rope base %v, want %v", m.RopeBase, cfg.RopeBase)
+	}
+}
+
+func TestLoadSafetensorsErrors(t *testing.T) {
+	cfg := tinyConfigs["llama"]
+	for _, c := range []struct {
+		name   string
+		change func(h map[string]any, w weights)
+		want   string
+	}{
+		{"family", func(h map[string]any, _ weights) { h["model_type"] = "gpt2" }, `model_type "gpt2"`},
+		{"scaling", func(h map[string]any, _ weights) {
+			h["rope_scaling"] = map[string]any{"rope_type": "llama3", "factor": 8}
+		}, "rope scaling llama3"},
+		{"scaling of v5", func(h map[string]any, _ weights) { h["rope_parameters"] = map[string]any{"rope_type": "yarn"} }, "rope scaling yarn"},
+		{"bias", func(h map[string]any, _ weights) { h["attention_bias"] = true }, "attention_bias"},
+		{"activation", func(h map[string]any, _ weights) { h["hidden_act"] = "gelu" }, `hidden_act "gelu"`},
+		{"quantised", func(h map[string]any, _ weights) { h["quantization_config"] = map[string]any{"bits": 4} }, "quantization_config"},
+		{"no layers", func(h map[string]any, _ weights) { h["num_hidden_layers"] = 0 }, "layers is 0"},
+		{"many layers", func(h map[string]any, _ weights) { h["num_hidden_layers"] = 3 }, "layers.2.mlp.down_proj.weight\" is missing"},
+		{"heads", func(h map[string]any, _ weights) { h["num_key_value_heads"] = 4 }, "6 heads cannot share 4"},
+		{"negative", func(h map[string]any, _ weights) { h["hidden_size"] = -24 }, "width is -24"},
+		{"vocabulary", func(h map[string]any, _ weights) { h["vocab_size"] = 68 }, "67 rows and the config says a vocabulary of 68"},
+		{"shape", func(h map[string]any, _ weights) { h["intermediate_size"] = 40 }, "the config calls for [40 24]"},
+		{"missing", func(_ map[string]any, w weights) { delete(w, "model.layers.1.mlp.up_proj.weight") }, `"model.layers.1.mlp.up_proj.weight" is missing`},
+		{"unknown", func(_ map[string]any, w weights) {
+			w["model.layers.0.self_attn.q_proj.bias"] = matrix{[]int{24}, make([]float32, 24)}
+		}, `"model.layers.0.self_attn.q_proj.bias" is not part`},
+		{"not a number", func(_ map[string]any, w weights) {
+			w["model.layers.1.mlp.up_proj.weight"].data[30] = float32(math.Inf(1))
+		}, `"model.layers.1.mlp.up_proj.weight", row 1`},
+	} {
+		h, w := hfConfig(cfg), randomWeights(cfg)
+		c.change(h, w)
+		if _, err := transformer.LoadSafetensors(writeFolder(t, h, w, 1)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want one with %q", c.name, err, c.want)
+		}
+	}
+	if _, err := transformer.LoadSafetensors(t.TempDir()); err == nil || !strings.Contains(err.Error(), "config.json") {
+		t.Errorf("empty folder: error %v", err)
+	}
+}
+
+func TestLoadGGUFErrors(t *testing.T) {
+	cfg := tinyConfigs["llama"]
+	for _, c := range []struct {
+		name   string
+		change func(extra map[string]any, w weights)
+		want   string
+	}{
+		{"family", func(e map[string]any, _ weights) { e["general.architecture"] = "mamba" }, `architecture "mamba"`},
+		{"scaling", func(e map[string]any, _ weights) { e["llama.rope.scaling.type"] = "yarn" }, "rope scaling yarn"},
+		{"frequencies", func(_ map[string]any, w weights) { w["rope_freqs.weight"] = matrix{[]int{2}, []float32{1, 1}} }, "rope_freqs.weight"},
+		{"partial rotation", func(e map[string]any, _ weights) { e["llama.rope.dimension_count"] = uint32(2) }, "rope.dimension_count is 2"},
+		{"type", func(e map[string]any, _ weights) { e["llama.block_count"] = "two" }, "llama.block_count is two"},
+		{"vocabulary", func(e map[string]any, _ weights) { e["llama.vocab_size"] = uint32(70) }, "vocabulary of 70"},
+		{"missing", func(_ map[string]any, w weights) { delete(w, "model.layers.1.mlp.up_proj.weight") }, `"blk.1.ffn_up.weight" is missing`},
+		{"unknown", func(_ map[string]any, w weights) { w["model.layers.1.other.weight"] = matrix{[]int{1}, []float32{1}} }, "is not part"},
+		{"no embedding", func(_ map[string]any, w weights) { delete(w, "model.embed_tokens.weight") }, "token_embd.weight"},
+	} {
+		extra, w := map[string]any{}, randomWeights(cfg)
+		c.change(extra, w)
+		if _, err := loadGGUF(t, writeGGUF(t, cfg, w, extra)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want one with %q", c.name, err, c.want)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package transformer
+
+import (
+	"hash/fnv"
+	"math"
+
+	"github.com/opencharacter/opencharacter/tensor"
+)
+
+// stream is a counter-based random source: the value at index i depends on the
+// key and i alone, so tensors may be filled in any order by any number of threads.
+type stream uint64
+
+// newStream derives the stream of one named tensor from a seed.
+func newStream(seed uint64, name string) stream {
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	return stream(mix(seed) ^ h.Sum64())
+}
+
+// mix is the finaliser of SplitMix64 (Steele, Lea and Flood, 2014).
+func mix(z uint64) uint64 {
+	z += 0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+// uniform returns number i of the stream, in [-1, 1), with 24 random bits.
+func (s stream) uniform(i int) float64 {
+	u := mix(uint64(s) + mix(uint64(i)))
+	return float64(u>>40)/(1<<23) - 1
+}
+
+// NewRandom builds a model with random weights, for tests: matrices uniform with
+// variance 1/In, norm vectors around 1. The same config and seed give the same model.
+func NewRandom(cfg Config, seed uint64) (*Model, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	m := newModel(cfg)
+	m.embed = randomWeight(cfg.Vocab, cfg.Width, seed, "embed")
+	m.head = m.embed
+	if !cfg.Tied {
+		m.head = randomWeight(cfg.Vocab, cfg.Width, seed, "head")
+	}
+	m.finalNorm = randomNorm(cfg.Width, seed, "norm")
+	for i := range m.layers {
+		l := &m.layers[i]
+		key := func(name string) string { return string(rune('A'+i%26)) + string(rune('0'+i/26)) + name }
+		l.attnNorm = randomNorm(cfg.Width, seed, key("attn"))
+		l.mlpNorm = randomNorm(cfg.Width, seed, key("mlp"))
+		if cfg.QKNorm {
+			l.qNorm = randomNorm(cfg.HeadDim, seed, key("q"))
+			l.kNorm = randomNorm(cfg.HeadDim, seed, key("k"))
+		}
+		for p := range projCount {
+			out, in := cfg.dims(p)
+			l.proj[p] = randomWeight(out, in, seed, key(projNames[p]))
+		}
+	}
+	return m, nil
+}
+
+func randomWeight(out, in int, seed uint64, name string) *tensor.Weight {
+	s, bound := newStream(seed, name), math.Sqrt(3/float64(in))
+	w, row := tensor.NewWeight(out, in), make([]float32, in)
+	for r := range out {
+		for j := range row {
+			row[j] = float32(bound * s.uniform(r*in+j))
+		}
+		w.SetRow(r, row)
+	}
+	return w
+}
+
+func randomNorm(n int, seed uint64, name string) []float32 {
+	s, v := newStream(seed, name), make([]float32, n)
+	for j := range v {
+		v[j] = float32(1 + 0.25*s.uniform(j))
+	}
+	return v
+}

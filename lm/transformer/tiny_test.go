@@ -1,0 +1,103 @@
+package transformer_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/opencharacter/opencharacter/lm/transformer"
+)
+
+// Tiny models of both architectures. Their sizes divide by none of the tile sizes
+// of the kernels, and the Qwen3 one has heads wider than Width / Heads.
+var tinyConfigs = map[string]transformer.Config{
+	"llama": {
+		Architecture: "llama", Layers: 2, Width: 24, Heads: 6, KVHeads: 2, HeadDim: 4, FFN: 37, Vocab: 67,
+		Context: 160, RopeBase: 10000, NormEps: 1e-5, Tied: true,
+	},
+	"qwen3": {
+		Architecture: "qwen3", Layers: 3, Width: 20, Heads: 4, KVHeads: 4, HeadDim: 6, FFN: 33, Vocab: 51,
+		Context: 160, RopeBase: 1000000, NormEps: 1e-6, QKNorm: true,
+	},
+}
+
+// eachTiny runs a test on every tiny model.
+func eachTiny(t *testing.T, f func(t *testing.T, m *transformer.Model)) {
+	for name, cfg := range tinyConfigs {
+		t.Run(name, func(t *testing.T) { f(t, newTiny(t, cfg)) })
+	}
+}
+
+func newTiny(t testing.TB, cfg transformer.Config) *transformer.Model {
+	t.Helper()
+	m, err := transformer.NewRandom(cfg, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// randomAdapter is an adapter whose B is not zero.
+func randomAdapter(cfg transformer.Config, rank int, alpha float64, seed uint64) *transformer.Adapter {
+	a := transformer.NewAdapter(cfg, rank, alpha, seed)
+	r := rand.New(rand.NewPCG(seed, 7))
+	for i, m := range a.Matrices() {
+		if i%2 == 1 {
+			for j := range m.T.Data() {
+				m.T.Data()[j] = float32(r.NormFloat64() * 0.3)
+			}
+		}
+	}
+	return a
+}
+
+// randomRows makes one row for each length.
+func randomRows(vocab int, seed uint64, lengths ...int) [][]int32 {
+	r := rand.New(rand.NewPCG(seed, 3))
+	rows := make([][]int32, len(lengths))
+	for i, n := range lengths {
+		for range n {
+			rows[i] = append(rows[i], int32(r.IntN(vocab)))
+		}
+	}
+	return rows
+}
+
+// pack lays rows side by side and scores every position that has a successor. starts
+// tells where each row's scores begin.
+func pack(rows ...[]int32) (p transformer.Rows, positions []int32, starts []int) {
+	p.Offsets = []int32{0}
+	for _, row := range rows {
+		starts = append(starts, len(positions))
+		for i := range len(row) - 1 {
+			positions = append(positions, int32(len(p.Tokens)+i))
+		}
+		p.Tokens = append(p.Tokens, row...)
+		p.Offsets = append(p.Offsets, int32(len(p.Tokens)))
+	}
+	return p, positions, append(starts, len(positions))
+}
+
+// logProbs scores rows in one packed call.
+func logProbs(t testing.TB, m *transformer.Model, stack []*transformer.Adapter, rows ...[]int32) []float32 {
+	t.Helper()
+	p, positions, _ := pack(rows...)
+	out, err := m.LogProbs(transformer.NewWorkspace(), p, positions, stack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// sameBits fails at the first value whose bits differ.
+func sameBits(t testing.TB, what string, got, want []float32) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d values, want %d", what, len(got), len(want))
+	}
+	for i := range got {
+		if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+			t.Fatalf("%s: value %d is %v, want exactly %v", what, i, got[i], want[i])
+		}
+	}
+}

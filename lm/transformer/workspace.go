@@ -1,0 +1,173 @@
+package transformer
+
+import (
+	"runtime"
+
+	"github.com/opencharacter/opencharacter/tensor"
+)
+
+// Workspace is reusable scratch memory for LogProbs, Grad and Extend. It grows to
+// the largest call it has seen and then stays, so a steady state allocates nothing
+// of size. One goroutine may use it at a time; its contents have no meaning between
+// calls.
+type Workspace struct {
+	layers []activations // one per layer for Grad, one for all layers else
+	floats map[slot]*buffer
+
+	pos, page, cell, lengths, ends, targets []int32
+	pages                                   [][]int32
+}
+
+// NewWorkspace returns an empty workspace.
+func NewWorkspace() *Workspace { return &Workspace{floats: map[slot]*buffer{}} }
+
+// slot names one scratch matrix of a workspace.
+type slot int
+
+const (
+	slotX slot = iota // output of the last layer
+	slotNorm
+	slotY
+	slotAct
+	slotTop // residual rows that the head reads
+	slotTopNorm
+	slotTopGrad
+	slotInv
+	slotLogProbs
+	slotLSE
+	slotHidden // x . A^T of frozen adapters
+	slotDX
+	slotDNorm
+	slotDAtt
+	slotDQ
+	slotDK
+	slotDV
+	slotDKRaw
+	slotDAct
+	slotDGate
+	slotDUp
+	slotDHidden
+)
+
+// buffer is a matrix whose shape changes from call to call over one growing storage.
+type buffer struct {
+	data []float32
+	t    *tensor.Tensor
+}
+
+// roundRows is the granularity of growth, in rows: nearly equal batches share a size.
+const roundRows = 64
+
+// largeFloats is the size from which an outgrown buffer is collected at once
+// rather than left to the next cycle, to keep the peak of memory low.
+const largeFloats = 4 << 20
+
+// shape returns the buffer as a rows x cols matrix with arbitrary contents.
+func (b *buffer) shape(rows, cols int) *tensor.Tensor {
+	if b.t != nil && b.t.Rows == rows && b.t.Cols == cols {
+		return b.t
+	}
+	if need := rows * cols; need > len(b.data) {
+		grown := (rows + roundRows - 1) / roundRows * roundRows
+		old := len(b.data)
+		b.data, b.t = nil, nil
+		if old >= largeFloats {
+			runtime.GC()
+		}
+		b.data = tensor.New(grown, cols).Data()
+	}
+	b.t = tensor.FromSlice(rows, cols, b.data[:rows*cols])
+	return b.t
+}
+
+// get returns the scratch matrix of a slot.
+func (ws *Workspace) get(s slot, rows, cols int) *tensor.Tensor {
+	b := ws.floats[s]
+	if b == nil {
+		b = &buffer{}
+		ws.floats[s] = b
+	}
+	return b.shape(rows, cols)
+}
+
+// vector returns the scratch vector of a slot.
+func (ws *Workspace) vector(s slot, n int) []float32 { return ws.get(s, 1, n).Data() }
+
+// activations is what one layer keeps of its forward pass. The outputs of the two
+// norms and of SwiGLU are not kept: they are cheap to compute again from x, mid,
+// gate and up, to the same bits, and would be a third of the memory.
+type activations struct {
+	x, mid     *tensor.Tensor // [T, Width] residual stream at the layer's input and after attention
+	q, k, v    *tensor.Tensor // after the rotation
+	qRaw, kRaw *tensor.Tensor // before the per-head norm (QKNorm only)
+	att        *tensor.Tensor // [T, Heads*HeadDim] output of attention
+	stats      *tensor.Tensor // [T, 2*Heads] of tensor.Attention; nil without a backward pass
+	gate, up   *tensor.Tensor // [T, FFN]
+
+	attnInv, mlpInv []float32                 // [T]
+	qInv, kInv      []float32                 // [T*Heads], [T*KVHeads]
+	hidden          [projCount]*tensor.Tensor // scale * x . A^T [T, rank] of the trainable adapter
+
+	store [actCount]buffer
+}
+
+// Buffers of one layer's activations; those of hidden come last.
+const (
+	actX = iota
+	actMid
+	actQ
+	actK
+	actV
+	actQRaw
+	actKRaw
+	actAtt
+	actStats
+	actGate
+	actUp
+	actAttnInv
+	actMLPInv
+	actQInv
+	actKInv
+	actHidden
+	actCount = actHidden + int(projCount)
+)
+
+// reserve shapes the activations of one layer for n rows. rank is the rank of the
+// trainable adapter, or 0 when no backward pass follows.
+func (a *activations) reserve(c Config, n, rank int) {
+	heads, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	a.x = a.store[actX].shape(n, c.Width)
+	a.mid = a.store[actMid].shape(n, c.Width)
+	a.q = a.store[actQ].shape(n, heads)
+	a.k = a.store[actK].shape(n, kv)
+	a.v = a.store[actV].shape(n, kv)
+	a.qRaw, a.kRaw = a.q, a.k
+	if c.QKNorm {
+		a.qRaw = a.store[actQRaw].shape(n, heads)
+		a.kRaw = a.store[actKRaw].shape(n, kv)
+		a.qInv = a.store[actQInv].shape(1, n*c.Heads).Data()
+		a.kInv = a.store[actKInv].shape(1, n*c.KVHeads).Data()
+	}
+	a.att = a.store[actAtt].shape(n, heads)
+	a.stats = nil
+	a.gate = a.store[actGate].shape(n, c.FFN)
+	a.up = a.store[actUp].shape(n, c.FFN)
+	a.attnInv = a.store[actAttnInv].shape(1, n).Data()
+	a.mlpInv = a.store[actMLPInv].shape(1, n).Data()
+	if rank > 0 {
+		a.stats = a.store[actStats].shape(n, 2*c.Heads)
+		for p := range a.hidden {
+			a.hidden[p] = a.store[actHidden+p].shape(n, rank)
+		}
+	}
+}
+
+// reserve shapes the activations of count layers.
+func (ws *Workspace) reserve(c Config, count, n, rank int) {
+	for len(ws.layers) < count {
+		ws.layers = append(ws.layers, activations{})
+	}
+	for i := range count {
+		ws.layers[i].reserve(c, n, rank)
+	}
+}

@@ -1,0 +1,3 @@
+module github.com/opencharacter/opencharacter/tensor/internal/cpu/_asm
+
+go 1.26

@@ -1,0 +1,264 @@
+package main
+
+import "fmt"
+
+// A product tile keeps rows x (32*wide) accumulators in registers and walks
+// the reduction once: each accumulator is one chain of fused multiply-adds.
+// Small tiles hide the latency of the chain by being wide, never by splitting
+// it.
+
+const (
+	chunk    = 16 // steps between lines of a
+	prefetch = 2048
+)
+
+func tileName(kind string, rows, wide int) string {
+	return fmt.Sprintf("tile%s_%dx%d", kind, rows, 32*wide)
+}
+
+// tallest returns the most rows a tile of wide panels may have.
+func (s isa) tallest(wide int) int {
+	switch {
+	case wide == 1:
+		return s.maxRow
+	case s.is512() && wide == 2:
+		return 6
+	case s.is512() && wide == 4:
+		return 3
+	}
+	return 0
+}
+
+func genTiles(u *unit) {
+	for _, kind := range []string{"F32", "BF16"} {
+		for _, w := range []int{1, 2, 4} {
+			for r := 1; r <= u.tallest(w); r++ {
+				if u.is512() {
+					u.tile512(kind, r, w)
+				} else {
+					u.tile256(kind, r)
+				}
+			}
+		}
+	}
+}
+
+var tileArgs = []arg{{"kc", "int"}, {"a", "unsafe.Pointer"}, {"b", "unsafe.Pointer"}, {"c", "unsafe.Pointer"}, {"ldc", "int"}, {"ldb", "int"}, {"acc", "int"}}
+
+var tileRegs = []string{"CX", "SI", "DI", "DX", "R8", "R9", "R10"}
+
+// panelMem addresses byte d of panel j's current step.
+func panelMem(j, d int) string {
+	return fmt.Sprintf("%d(DI)", d) + []string{"", "(R9*1)", "(R9*2)", "(R11*1)"}[j]
+}
+
+func (u *unit) tile512(kind string, rows, wide int) {
+	u.begin(tileName(kind, rows, wide), "", tileArgs, tileRegs)
+	if wide == 4 {
+		u.p("LEAQ (R9)(R9*2), R11")
+	}
+	acc := func(r, j, h int) int { return 32 - 2*rows*wide + (r*wide+j)*2 + h }
+	first := acc(0, 0, 0) // registers below it are free
+	bias := rows * 32     // keeps most displacements in one byte
+	u.p("ADDQ $%d, SI", bias)
+	if kind == "BF16" {
+		u.p("MOVL $0xffff0000, AX")
+		u.p("VPBROADCASTD AX, Z4")
+	}
+	// Start from 0 or dst.
+	u.p("TESTQ R10, R10")
+	u.p("JNZ %s", u.at("load"))
+	for i := first; i < 32; i++ {
+		u.p("VPXORD Z%d, Z%d, Z%d", i, i, i)
+	}
+	u.p("JMP %s", u.at("start"))
+	u.label("load")
+	u.rowsOf(rows, wide, func(r, j, h int, mem string) { u.p("VMOVUPS %s, Z%d", mem, acc(r, j, h)) })
+	u.label("start")
+
+	// Registers 0-3 hold b, 4 the mask, the rest below first broadcast a.
+	turn, free := 0, first-4
+	base := 4
+	if kind == "BF16" {
+		free, base = first-5, 5
+	}
+	free = min(free, 3)
+	bcast := func(r, k int) int {
+		t := base + turn%free
+		turn++
+		u.p("VBROADCASTSS %d(SI), Z%d", r*4*chunk+k*4-bias, t)
+		return t
+	}
+	steps := func(k0, n int) { // n steps from k0 of this chunk
+		for k := k0; k < k0+n; {
+			if kind == "F32" {
+				for j := range wide {
+					u.p("VMOVUPS %s, Z0", panelMem(j, k*128))
+					u.p("VMOVUPS %s, Z1", panelMem(j, k*128+64))
+					if rows <= 8 && n > 1 {
+						u.p("PREFETCHT0 %s", panelMem(j, k*128+prefetch))
+						u.p("PREFETCHT0 %s", panelMem(j, k*128+prefetch+64))
+					}
+					for r := range rows {
+						t := bcast(r, k)
+						u.p("VFMADD231PS Z0, Z%d, Z%d", t, acc(r, j, 0))
+						u.p("VFMADD231PS Z1, Z%d, Z%d", t, acc(r, j, 1))
+					}
+				}
+				k++
+				continue
+			}
+			for j := range wide {
+				u.p("VMOVUPS %s, Z1", panelMem(j, k*64))
+				u.p("VMOVUPS %s, Z3", panelMem(j, k*64+64))
+				if rows <= 8 && n > 2 {
+					u.p("PREFETCHT0 %s", panelMem(j, k*64+prefetch))
+					u.p("PREFETCHT0 %s", panelMem(j, k*64+prefetch+64))
+				}
+				u.p("VPSLLD $16, Z1, Z0")
+				u.p("VPSLLD $16, Z3, Z2")
+				u.p("VPANDD Z4, Z1, Z1")
+				u.p("VPANDD Z4, Z3, Z3")
+				for h := range 2 {
+					for r := range rows {
+						t := bcast(r, k+h)
+						u.p("VFMADD231PS Z%d, Z%d, Z%d", h, t, acc(r, j, 0))
+						u.p("VFMADD231PS Z%d, Z%d, Z%d", 2+h, t, acc(r, j, 1))
+					}
+				}
+			}
+			k += 2
+		}
+	}
+	u.walk(kind, rows, steps)
+	u.rowsOf(rows, wide, func(r, j, h int, mem string) { u.p("VMOVUPS Z%d, %s", acc(r, j, h), mem) })
+	u.end()
+}
+
+// walk emits the loop over whole chunks of 16 steps and the loop over the
+// rest: single steps for float32, pairs for bfloat16.
+func (u *unit) walk(kind string, rows int, steps func(k0, n int)) {
+	size, least := 128, 1
+	if kind == "BF16" {
+		size, least = 64, 2
+	}
+	u.p("SUBQ $%d, CX", chunk)
+	u.p("JL %s", u.at("rest"))
+	u.label("chunk")
+	steps(0, chunk)
+	u.p("ADDQ $%d, DI", chunk*size)
+	u.p("ADDQ $%d, SI", rows*chunk*4)
+	u.p("SUBQ $%d, CX", chunk)
+	u.p("JGE %s", u.at("chunk"))
+	u.label("rest")
+	u.p("ADDQ $%d, CX", chunk)
+	u.p("JLE %s", u.at("store"))
+	u.label("step")
+	steps(0, least)
+	u.p("ADDQ $%d, DI", least*size)
+	u.p("ADDQ $%d, SI", least*4)
+	u.p("SUBQ $%d, CX", least)
+	u.p("JG %s", u.at("step"))
+	u.label("store")
+}
+
+// rowsOf visits every register of the tile with its address in dst.
+func (u *unit) rowsOf(rows, wide int, visit func(r, j, h int, mem string)) {
+	u.p("MOVQ DX, R12")
+	for r := range rows {
+		for j := range wide {
+			for h := range 2 {
+				visit(r, j, h, fmt.Sprintf("%d(R12)", j*128+h*64))
+			}
+		}
+		if r < rows-1 {
+			u.p("ADDQ R8, R12")
+		}
+	}
+}
+
+// tile256 covers the 32 columns at once for up to two rows and in two halves
+// for more, as registers allow.
+func (u *unit) tile256(kind string, rows int) {
+	u.begin(tileName(kind, rows, 1), "", tileArgs, tileRegs)
+	groups, halves := 4, 1
+	if rows > 2 {
+		groups, halves = 2, 2
+	}
+	// Registers: accumulators, then b, then broadcasts of a; the mask is 15.
+	acc := func(r, g int) int { return r*groups + g }
+	b0 := rows * groups
+	a0 := b0 + groups
+	na := 15 - a0
+	if kind == "F32" {
+		na++
+	}
+	na = min(na, rows, 2)
+	if kind == "BF16" {
+		u.p("MOVL $0xffff0000, AX")
+		u.p("VMOVD AX, X15")
+		u.p("VPBROADCASTD X15, Y15")
+	}
+	if halves == 2 {
+		u.p("MOVQ CX, R13")
+		u.p("MOVQ SI, R14")
+		u.p("MOVQ DI, BX")
+		u.p("MOVQ $2, R11")
+		u.label("half")
+	}
+	c := func(visit func(r, g int, mem string)) {
+		u.p("MOVQ DX, R12")
+		for r := range rows {
+			for g := range groups {
+				visit(r, g, fmt.Sprintf("%d(R12)", g*32))
+			}
+			if r < rows-1 {
+				u.p("ADDQ R8, R12")
+			}
+		}
+	}
+	u.p("TESTQ R10, R10")
+	u.p("JNZ %s", u.at("load"))
+	for i := range rows * groups {
+		u.p("VXORPS Y%d, Y%d, Y%d", i, i, i)
+	}
+	u.p("JMP %s", u.at("start"))
+	u.label("load")
+	c(func(r, g int, mem string) { u.p("VMOVUPS %s, Y%d", mem, acc(r, g)) })
+	u.label("start")
+	turn := 0
+	steps := func(k0, n int) {
+		for k := k0; k < k0+n; k++ {
+			for g := range groups {
+				switch {
+				case kind == "F32":
+					u.p("VMOVUPS %d(DI), Y%d", k*128+g*32, b0+g)
+				case k%2 == 0: // the low half of each pair
+					u.p("VMOVDQU %d(DI), Y%d", k*64+g*32, b0+g)
+					u.p("VPSLLD $16, Y%d, Y%d", b0+g, b0+g)
+				default:
+					u.p("VPAND %d(DI), Y15, Y%d", (k-1)*64+g*32, b0+g)
+				}
+			}
+			for r := range rows {
+				t := a0 + turn%na
+				turn++
+				u.p("VBROADCASTSS %d(SI), Y%d", r*4*chunk+k*4, t)
+				for g := range groups {
+					u.p("VFMADD231PS Y%d, Y%d, Y%d", b0+g, t, acc(r, g))
+				}
+			}
+		}
+	}
+	u.walk(kind, rows, steps)
+	c(func(r, g int, mem string) { u.p("VMOVUPS Y%d, %s", acc(r, g), mem) })
+	if halves == 2 {
+		u.p("MOVQ R13, CX")
+		u.p("MOVQ R14, SI")
+		u.p("LEAQ 64(BX), DI")
+		u.p("ADDQ $64, DX")
+		u.p("DECQ R11")
+		u.p("JNZ %s", u.at("half"))
+	}
+	u.end()
+}

@@ -1,0 +1,7 @@
+//go:build !amd64 || purego
+
+package cpu
+
+func assembly() []*micro { return nil }
+
+func pause() {}

@@ -1,0 +1,99 @@
+package cpu
+
+import (
+	"math"
+	"sync"
+	"unsafe"
+
+	"github.com/opencharacter/opencharacter/tensor/internal/kernel"
+)
+
+// panel is the number of columns of dst one packed panel serves.
+const panel = 32
+
+// weight is W [out, in] in panels of 32 rows: element (o, i) is at
+//
+//	panel o/32, then pair i/2, then row o%32, then i%2
+//
+// so that one 32-bit lane holds two neighbours of the reduction. Rows and
+// columns that fill up the last panel and pair are zero.
+type weight struct {
+	out, in int
+	stride  int // values per panel
+	data    []uint16
+
+	once sync.Once
+	mu   sync.Mutex
+	t    *weight // [in, out], made on first use
+}
+
+func newWeight(out, in int) *weight {
+	stride := (in + 1) / 2 * 2 * panel
+	return &weight{out: out, in: in, stride: stride, data: halves((out + panel - 1) / panel * stride)}
+}
+
+// NewWeight returns a zero weight.
+func (k *Kernels) NewWeight(out, in int) kernel.Weight { return newWeight(out, in) }
+
+func (w *weight) SetRow(i int, src []float32) {
+	d := w.data[i/panel*w.stride:]
+	o := i % panel * 2
+	for c, v := range src {
+		d[c/2*2*panel+o+c%2] = bf16(v)
+	}
+}
+
+func (w *weight) Row(i int, dst []float32) {
+	d := w.data[i/panel*w.stride:]
+	o := i % panel * 2
+	for c := range dst {
+		dst[c] = widen(d[c/2*2*panel+o+c%2])
+	}
+}
+
+func (w *weight) Bytes() int64 {
+	n := 2 * int64(len(w.data))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.t != nil {
+		n += w.t.Bytes()
+	}
+	return n
+}
+
+// transposed returns W^T, packed, made once.
+func (w *weight) transposed() *weight {
+	w.once.Do(func() {
+		t := newWeight(w.in, w.out)
+		parallel((w.in+panel-1)/panel, func(p int) {
+			d := t.data[p*t.stride : (p+1)*t.stride]
+			n := min(panel, w.in-p*panel)
+			for o := range w.out {
+				src := w.data[o/panel*w.stride+p*panel*panel+o%panel*2:]
+				dst := d[o/2*2*panel+o%2:]
+				for i := range n {
+					dst[2*i] = src[i/2*2*panel+i%2]
+				}
+			}
+		})
+		w.mu.Lock()
+		w.t = t
+		w.mu.Unlock()
+	})
+	return w.t
+}
+
+func (w *weight) operand(t *tiles) operand {
+	return operand{unsafe.Pointer(unsafe.SliceData(w.data)), 2 * w.stride, 2 * panel, t}
+}
+
+// bf16 rounds to nearest even; a NaN stays one.
+func bf16(f float32) uint16 {
+	u := math.Float32bits(f)
+	if u&0x7fffffff > 0x7f800000 {
+		return uint16(u>>16) | 0x40
+	}
+	return uint16((u + 0x7fff + u>>16&1) >> 16)
+}
+
+func widen(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }

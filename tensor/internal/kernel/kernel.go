@@ -1,0 +1,125 @@
+// Package kernel is the contract every compute device implements: the list of
+// operations, their shapes and the order in which each one adds.
+//
+// It knows nothing of models. Shapes are already checked when a method is
+// called; package tensor does that. The conformance suite is in kerneltest.
+//
+// # The row law
+//
+// Every element of a product is one chain of multiply-adds over the reduction
+// index in ascending order. The chain starts at 0, or at the present value of
+// dst when accumulate is true. No method may split that chain, so tiling,
+// threads, the number of rows and the splitting of a reduction over several
+// accumulating calls never change a bit. Sums over a row (norms, softmax) are
+// taken in Lanes lanes: element i goes to lane i mod Lanes, each lane adds in
+// ascending order, and the lanes are folded by halves. The result depends on
+// the row alone.
+package kernel
+
+// Lanes is the number of partial sums of every row reduction.
+const Lanes = 32
+
+// PageSize is the number of positions in one page of a KV cache.
+const PageSize = 32
+
+// HeadChunk is the number of vocabulary entries per partial log-sum-exp.
+const HeadChunk = 512
+
+// Matrix is a row-major float32 matrix with contiguous rows.
+type Matrix struct {
+	Rows, Cols int
+	Data       []float32
+}
+
+// Row returns row i.
+func (m Matrix) Row(i int) []float32 { return m.Data[i*m.Cols : (i+1)*m.Cols : (i+1)*m.Cols] }
+
+// AttentionShape describes grouped-query attention. Heads is a multiple of
+// KVHeads; query head h reads key/value head h / (Heads/KVHeads). Scale
+// multiplies the scores and is positive.
+type AttentionShape struct {
+	Heads, KVHeads, HeadDim int
+	Scale                   float32
+}
+
+// Weight is a frozen matrix [out, in], stored as bfloat16.
+type Weight interface {
+	SetRow(i int, src []float32) // rounds to nearest even
+	Row(i int, dst []float32)
+	Bytes() int64
+}
+
+// KV is a paged key/value cache over all layers of one model.
+type KV interface {
+	Grow(pages int)
+	Pages() int
+	CopyPage(dst, src int)
+	Write(layer int, k, v Matrix, page, slot []int32)
+}
+
+// AdamW is one optimiser step: learning rate, decays, and the 1-based step
+// that sets the bias corrections.
+type AdamW struct {
+	LR, Beta1, Beta2, Eps, WeightDecay float32
+	Step                               int
+}
+
+// Kernels runs operations. Implementations are safe for concurrent use.
+type Kernels interface {
+	Name() string
+
+	NewWeight(out, in int) Weight
+	// Linear sets dst[m,out] (+)= x[m,in] . W^T.
+	Linear(dst, x Matrix, w Weight, accumulate bool)
+	// LinearBackward sets dx[m,in] (+)= dy[m,out] . W.
+	LinearBackward(dx, dy Matrix, w Weight, accumulate bool)
+	// MatMulNT sets dst[m,n] (+)= a[m,k] . b[n,k]^T.
+	MatMulNT(dst, a, b Matrix, accumulate bool)
+	// MatMulNN sets dst[m,n] (+)= a[m,k] . b[k,n].
+	MatMulNN(dst, a, b Matrix, accumulate bool)
+	// MatMulTN sets dst[m,n] (+)= a[k,m]^T . b[k,n].
+	MatMulTN(dst, a, b Matrix, accumulate bool)
+
+	// Add sets dst += x; Scale sets dst *= s.
+	Add(dst, x []float32)
+	Scale(dst []float32, s float32)
+
+	// RMSNorm sets dst = x * inv * weight with inv = 1/sqrt(mean(x^2)+eps) per
+	// row; inv may be nil.
+	RMSNorm(dst, x Matrix, weight []float32, eps float32, inv []float32)
+	// RMSNormBackward sets dx (+)= the gradient of RMSNorm for x.
+	RMSNormBackward(dx, dy, x Matrix, weight, inv []float32, accumulate bool)
+
+	// Rotate turns every head of row i by the angles whose cosines and sines
+	// are cos[pos[i]*half:] and sin[pos[i]*half:], half = headDim/2. inverse
+	// turns back.
+	Rotate(x Matrix, heads int, pos []int32, cos, sin []float32, inverse bool)
+
+	// SwiGLU sets dst = silu(gate) * up.
+	SwiGLU(dst, gate, up []float32)
+	SwiGLUBackward(dgate, dup, dy, gate, up []float32)
+
+	// Attention is causal attention within each row offsets[i]:offsets[i+1].
+	// stats[t] holds, for every head, the greatest score times Scale and one
+	// over the sum of exponentials; it may have no data.
+	Attention(dst, q, k, v Matrix, offsets []int32, s AttentionShape, stats Matrix)
+	AttentionBackward(dq, dk, dv, dout, out, q, k, v Matrix, offsets []int32, s AttentionShape, stats Matrix)
+	NewKV(layers, pages int, s AttentionShape) KV
+	// AttentionKV lets query row i attend to the first lengths[i] positions
+	// stored in pages[i]. Its bits equal those of Attention.
+	AttentionKV(dst, q Matrix, c KV, layer int, pages [][]int32, lengths []int32)
+
+	// HeadLogProb sets lse[i] = log sum_v exp(x_i . W_v) and logprob[i] =
+	// x_i . W_target[i] - lse[i].
+	HeadLogProb(logprob, lse []float32, x Matrix, w Weight, targets []int32)
+	// HeadLogProbBackward sets dx_i = sum_v g_i (1[v=targets_i] - p_iv) W_v.
+	HeadLogProbBackward(dx, x Matrix, w Weight, targets []int32, lse, g []float32)
+	// LogSumExp equals HeadLogProb's lse for the same logits.
+	LogSumExp(logits []float32) float32
+	// Softmax sets dst = softmax(logits * invTemperature).
+	Softmax(dst, logits []float32, invTemperature float32)
+
+	AdamW(o AdamW, param, grad, m, v []float32)
+	// SumSquares adds squares in float64, block by block in a fixed order.
+	SumSquares(x []float32) float64
+}

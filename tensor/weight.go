@@ -1,0 +1,54 @@
+package tensor
+
+import (
+	"fmt"
+
+	"github.com/opencharacter/opencharacter/tensor/internal/kernel"
+)
+
+// Weight is a frozen matrix W [Out, In] in bfloat16, packed in the order the
+// kernels read it. Products with it widen to float32 exactly.
+type Weight struct {
+	Out, In int
+	packed  kernel.Weight
+}
+
+// NewWeight returns a zero weight, to be filled with SetRow.
+func NewWeight(out, in int) *Weight {
+	if out < 0 || in < 0 {
+		panic(fmt.Sprintf("tensor.NewWeight: negative shape (%d,%d)", out, in))
+	}
+	return &Weight{out, in, device.NewWeight(out, in)}
+}
+
+// SetRow stores src, In values, as row i, rounded to bfloat16 (nearest even).
+// Distinct rows may be set at the same time. All rows must be set before the
+// weight's first use.
+func (w *Weight) SetRow(i int, src []float32) {
+	w.checkRow("SetRow", i, len(src))
+	w.packed.SetRow(i, src)
+}
+
+// Row unpacks row i into dst, In values.
+func (w *Weight) Row(i int, dst []float32) {
+	w.checkRow("Row", i, len(dst))
+	w.packed.Row(i, dst)
+}
+
+// Bytes is the memory held, the transposed copy of LinearBackward included
+// once it exists.
+func (w *Weight) Bytes() int64 { return w.packed.Bytes() }
+
+func (w *Weight) checkRow(op string, i, n int) {
+	if i < 0 || i >= w.Out || n != w.In {
+		panic(fmt.Sprintf("tensor.Weight.%s: row %d with %d values, weight is (%d,%d)", op, i, n, w.Out, w.In))
+	}
+}
+
+// Embed copies row ids[i] of w to row i of dst [len(ids), In].
+func Embed(dst *Tensor, w *Weight, ids []int32) {
+	check(dst.Rows == len(ids) && dst.Cols == w.In, "Embed", dst)
+	for i, id := range ids {
+		w.Row(int(id), dst.Row(i))
+	}
+}

@@ -1,0 +1,102 @@
+// Package workers puts workflows and activities on task queues: who serves what, how many at once, and how a worker
+// stops. A program of a few lines can serve our stages on its own Temporal connection.
+package workers
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/opencharacter/opencharacter/activities"
+	"github.com/opencharacter/opencharacter/lm/hub"
+	"github.com/opencharacter/opencharacter/store"
+	"github.com/opencharacter/opencharacter/workflows"
+)
+
+// Options says what this process serves. The zero value serves nothing; use [All] for every queue.
+type Options struct {
+	// Queues to serve: data (workflows and data activities), teacher, engine.
+	Queues []string
+	// Store is the object store; required.
+	Store *store.Store
+	// Hub is where models are on this machine (engine queue).
+	Hub hub.Options
+	// Pull lets the engine fetch a known model that is missing.
+	Pull bool
+	// Key returns the value of an environment variable that a spec names (teacher queue); required there.
+	Key func(env string) string
+	// TeacherSlots is how many teacher chunks run at once; 0 is 4.
+	TeacherSlots int
+	// Namespace is the Temporal namespace whose search attributes are looked up; "" is default.
+	Namespace string
+	// StopTimeout is how long a stopping worker may take to commit what it has; 0 is 30 s.
+	StopTimeout time.Duration
+}
+
+// All names every queue.
+func All() []string { return []string{"data", "teacher", "engine"} }
+
+// New makes the workers of o.Queues on c. Start each, and stop each in the end.
+func New(c client.Client, o Options) ([]worker.Worker, error) {
+	if o.Store == nil {
+		return nil, fmt.Errorf("workers: no object store is given")
+	}
+	if o.StopTimeout == 0 {
+		o.StopTimeout = 30 * time.Second
+	}
+	if o.TeacherSlots == 0 {
+		o.TeacherSlots = 4
+	}
+	var out []worker.Worker
+	for _, q := range o.Queues {
+		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true}
+		switch q {
+		case "data":
+			w := worker.New(c, activities.DataQueue, opt)
+			for _, f := range []any{workflows.CharacterTraining, workflows.GeneratePreferences, workflows.TrainAdapter, workflows.GenerateIntrospection, workflows.EvaluateCharacter} {
+				w.RegisterWorkflow(f)
+			}
+			w.RegisterActivity(&activities.Data{Store: o.Store, Attributes: func(ctx context.Context) ([]string, error) {
+				return attributes(ctx, c, cmp.Or(o.Namespace, client.DefaultNamespace))
+			}})
+			out = append(out, w)
+		case "teacher":
+			if o.Key == nil {
+				return nil, fmt.Errorf("workers: the teacher queue needs a way to read API keys")
+			}
+			opt.MaxConcurrentActivityExecutionSize, opt.DisableWorkflowWorker = o.TeacherSlots, true
+			w := worker.New(c, activities.TeacherQueue, opt)
+			w.RegisterActivity(&activities.Teacher{Store: o.Store, Key: o.Key})
+			out = append(out, w)
+		case "engine":
+			// One slot a device: two models at once would only slow each other down.
+			opt.MaxConcurrentActivityExecutionSize, opt.DisableWorkflowWorker = 1, true
+			w := worker.New(c, activities.EngineQueue, opt)
+			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull})
+			out = append(out, w)
+		default:
+			return nil, fmt.Errorf("workers: queue %q is not one of data, teacher, engine", q)
+		}
+	}
+	return out, nil
+}
+
+// attributes lists our search attributes that the namespace knows.
+func attributes(ctx context.Context, c client.Client, namespace string) ([]string, error) {
+	r, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, n := range workflows.SearchAttributes() {
+		if _, ok := r.CustomAttributes[n]; ok {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}

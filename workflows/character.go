@@ -1,0 +1,279 @@
+package workflows
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/opencharacter/opencharacter/activities"
+)
+
+// Progress is the answer of the run's progress query.
+type Progress struct {
+	ID           string          `json:"id"`
+	State        string          `json:"state"`
+	Constitution string          `json:"constitution,omitempty"`
+	Preset       string          `json:"preset,omitempty"`
+	Model        string          `json:"model,omitempty"`
+	Teacher      string          `json:"teacher,omitempty"`
+	Error        string          `json:"error,omitempty"`
+	Stages       []StageProgress `json:"stages"`
+}
+
+// Result is what a finished run returns; everything else is in the run's record in the store.
+type Result struct {
+	ID           string             `json:"id"`
+	Constitution string             `json:"constitution"`
+	Stages       []string           `json:"stages"`
+	Evaluation   map[string]float64 `json:"evaluation,omitempty"`
+	Next         string             `json:"next"`
+}
+
+// run is CharacterTraining's state.
+type run struct {
+	Progress
+	brief  activities.Brief
+	paused bool
+	done   []activities.Stage
+	child  string // workflow id of the running child
+}
+
+// CharacterTraining is the whole: {"constitution":"captain"} is a complete input.
+func CharacterTraining(ctx workflow.Context, input Input) (Result, error) {
+	r := &run{}
+	r.ID, r.State = workflow.GetInfo(ctx).WorkflowExecution.ID, Running
+	for _, k := range []string{activities.KindPreferences, activities.KindDPO, activities.KindIntrospection, activities.KindSFT, activities.KindEvaluation} {
+		r.Stages = append(r.Stages, StageProgress{Name: k, State: Pending, Workflow: r.ID + "/" + k})
+	}
+	if err := r.handlers(ctx); err != nil {
+		return Result{}, err
+	}
+	r.show(ctx)
+	err := r.stages(ctx, input)
+	r.State = Completed
+	if err != nil {
+		r.State, r.Error = Failed, cause(err)
+		if temporal.IsCanceledError(err) || ctx.Err() != nil {
+			r.State, r.Error = Cancelled, ""
+		}
+	}
+	// The record is written also when the run failed or was cancelled: what was made stays usable.
+	dctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	if r.brief.Plan.Key != "" {
+		if rerr := r.record(dctx); rerr != nil && err == nil {
+			err = rerr
+		}
+	}
+	r.attributes(dctx, "")
+	r.show(dctx)
+	res := Result{ID: r.ID, Constitution: r.brief.Constitution, Next: fmt.Sprintf("character chat --id %s; character export %s --out DIR", r.ID, r.ID)}
+	for _, s := range r.done {
+		res.Stages = append(res.Stages, s.Kind)
+		if s.Kind == activities.KindEvaluation {
+			res.Evaluation = s.Values
+		}
+	}
+	return res, err
+}
+
+func (r *run) stages(ctx workflow.Context, input Input) error {
+	raw, _ := input.MarshalJSON()
+	var err error
+	if r.brief, err = resolve(ctx, raw); err != nil {
+		return err
+	}
+	r.Constitution, r.Preset, r.Model, r.Teacher = r.brief.Constitution, r.brief.Preset, r.brief.Model, r.brief.Teacher
+	pref, err := r.stage(ctx, activities.KindPreferences, GeneratePreferences, StageInput{})
+	if err != nil {
+		return err
+	}
+	dpo, err := r.stage(ctx, activities.KindDPO, TrainAdapter, StageInput{Kind: activities.KindDPO, Preferences: &pref})
+	if err != nil {
+		return err
+	}
+	intro, err := r.stage(ctx, activities.KindIntrospection, GenerateIntrospection, StageInput{DPO: &dpo})
+	if err != nil {
+		return err
+	}
+	sft, err := r.stage(ctx, activities.KindSFT, TrainAdapter, StageInput{Kind: activities.KindSFT, Introspection: &intro, DPO: &dpo})
+	if err != nil {
+		return err
+	}
+	_, err = r.stage(ctx, activities.KindEvaluation, EvaluateCharacter, StageInput{DPO: &dpo, SFT: &sft})
+	return err
+}
+
+// stage runs one stage as a child and records the run after it.
+func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput) (activities.Stage, error) {
+	if err := workflow.Await(ctx, func() bool { return !r.paused }); err != nil {
+		return activities.Stage{}, err
+	}
+	in.Brief, in.Parent = &r.brief, r.ID
+	r.attributes(ctx, kind)
+	r.child = r.ID + "/" + kind
+	var st activities.Stage
+	err := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+		WorkflowID: r.child, TaskQueue: activities.DataQueue, ParentClosePolicy: enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL, WaitForCancellation: true,
+		WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE, StaticSummary: kind + " of " + r.ID,
+	}), child, in).Get(ctx, &st)
+	r.child = ""
+	i := r.index(kind)
+	if err != nil {
+		r.Stages[i].State = Failed
+		if ctx.Err() != nil {
+			r.Stages[i].State = Cancelled
+		}
+		return st, err
+	}
+	r.Stages[i].State, r.Stages[i].Step = Completed, ""
+	if st.Reused {
+		r.Stages[i].State = Reused
+	}
+	r.Stages[i].Kept, r.Stages[i].Dropped = st.Kept, st.Dropped
+	if r.Stages[i].Total > 0 {
+		r.Stages[i].Done = r.Stages[i].Total
+	}
+	st.Reused = false // the record says what the run has, not how it came by it
+	r.done = append(r.done, st)
+	r.show(ctx)
+	return st, r.record(ctx)
+}
+
+func (r *run) record(ctx workflow.Context) error {
+	return workflow.ExecuteActivity(onData(ctx, "record the run"), data.RecordRun,
+		activities.Record{ID: r.ID, State: r.State, Error: r.Error, Plan: r.brief.Plan, Stages: r.done}).Get(ctx, nil)
+}
+
+func (r *run) index(kind string) int {
+	return slices.IndexFunc(r.Stages, func(s StageProgress) bool { return s.Name == kind })
+}
+
+func (r *run) handlers(ctx workflow.Context) error {
+	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryProgress, func() (Progress, error) { return r.progress(), nil },
+		workflow.QueryHandlerOptions{Description: "All stages with counts and drop reasons"}); err != nil {
+		return err
+	}
+	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryMetrics, func() (map[string]map[string]float64, error) {
+		m := map[string]map[string]float64{}
+		for _, s := range r.Stages {
+			if s.Values != nil {
+				m[s.Name] = s.Values
+			}
+		}
+		return m, nil
+	}, workflow.QueryHandlerOptions{Description: "Newest loss, accuracy, margin, perplexity and gains by stage"}); err != nil {
+		return err
+	}
+	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryWarnings, func() ([]string, error) { return r.warnings(), nil },
+		workflow.QueryHandlerOptions{Description: "What looks wrong in any stage"}); err != nil {
+		return err
+	}
+	err := pauseUpdates(ctx, &r.paused, func(ctx workflow.Context) {
+		if r.child != "" {
+			_ = workflow.SignalExternalWorkflow(ctx, r.child, "", signalPause, r.paused).Get(ctx, nil) // a child that just ended needs none
+		}
+		r.show(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	ch := workflow.GetSignalChannel(ctx, signalStage)
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		for {
+			var p StageProgress
+			if !ch.Receive(ctx, &p) {
+				return
+			}
+			if i := r.index(p.Name); i >= 0 && r.Stages[i].State != Completed && r.Stages[i].State != Reused {
+				r.Stages[i] = p
+				r.show(ctx)
+			} else if i >= 0 {
+				r.Stages[i].Values, r.Stages[i].Warnings = p.Values, p.Warnings // last words of a stage that has ended
+				r.Stages[i].Done, r.Stages[i].Total = p.Done, p.Total
+			}
+		}
+	})
+	return nil
+}
+
+func (r *run) progress() Progress {
+	p := r.Progress
+	if r.paused && p.State == Running {
+		p.State = Paused
+	}
+	p.Stages = slices.Clone(p.Stages)
+	return p
+}
+
+func (r *run) warnings() []string {
+	var w []string
+	for _, s := range r.Stages {
+		w = append(w, s.Warnings...)
+	}
+	return w
+}
+
+// show writes the run's page: what it is, the stage table, warnings, and what to do next.
+func (r *run) show(ctx workflow.Context) {
+	p := r.progress()
+	s := fmt.Sprintf("# %s: %s\n\n", r.ID, p.State)
+	if r.Constitution != "" {
+		s += fmt.Sprintf("Character **%s**, preset %s, model %s, teacher %s.\n\n", r.Constitution, r.Preset, r.Model, r.Teacher)
+	}
+	s += table(r.Stages) + warningList(r.warnings())
+	switch p.State {
+	case Completed:
+		s += fmt.Sprintf("\n**Next:** `character chat --id %s` or `character export %s --out DIR`\n", r.ID, r.ID)
+	case Paused:
+		s += "\n**Next:** update `resume` goes on.\n"
+	case Failed:
+		s += "\n**Failed:** " + r.Error + "\n"
+	}
+	workflow.SetCurrentDetails(ctx, s)
+}
+
+// attributes upserts those search attributes that the cluster knows.
+func (r *run) attributes(ctx workflow.Context, stage string) {
+	var up []temporal.SearchAttributeUpdate
+	for _, a := range [][2]string{{AttrConstitution, r.brief.Constitution}, {AttrPreset, r.brief.Preset}, {AttrModel, r.brief.Model}, {AttrStage, stage}, {AttrOutcome, r.State}} {
+		if slices.Contains(r.brief.Attributes, a[0]) {
+			up = append(up, temporal.NewSearchAttributeKeyKeyword(a[0]).ValueSet(a[1]))
+		}
+	}
+	if len(up) > 0 {
+		_ = workflow.UpsertTypedSearchAttributes(ctx, up...) // fails only for an empty list
+	}
+}
+
+// Search attributes, all of type Keyword. `character up` adds them to its own server.
+const (
+	AttrConstitution = "CharacterConstitution"
+	AttrStage        = "CharacterStage"
+	AttrModel        = "CharacterModel"
+	AttrPreset       = "CharacterPreset"
+	AttrOutcome      = "CharacterOutcome"
+)
+
+// SearchAttributes lists them.
+func SearchAttributes() []string {
+	return []string{AttrConstitution, AttrStage, AttrModel, AttrPreset, AttrOutcome}
+}
+
+// cause is the innermost message: what a person needs, without the wrapping of child and activity errors.
+func cause(err error) string {
+	var app *temporal.ApplicationError
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if a, ok := e.(*temporal.ApplicationError); ok {
+			app = a
+		}
+	}
+	if app != nil {
+		return app.Message()
+	}
+	return err.Error()
+}

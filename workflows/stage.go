@@ -1,0 +1,284 @@
+package workflows
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/opencharacter/opencharacter/activities"
+	"github.com/opencharacter/opencharacter/store"
+)
+
+// Names of queries, updates and signals.
+const (
+	QueryProgress = "progress"
+	QueryMetrics  = "metrics"
+	QueryWarnings = "warnings"
+	UpdatePause   = "pause"
+	UpdateResume  = "resume"
+	signalStage   = "stage-progress" // child to parent
+	signalPause   = "stage-pause"    // parent to child, true or false
+)
+
+// States of a stage or a run.
+const (
+	Pending   = "pending"
+	Running   = "running"
+	Paused    = "paused"
+	Completed = "completed"
+	Reused    = "reused"
+	Failed    = "failed"
+	Cancelled = "cancelled"
+)
+
+// The activities, named by nil pointers: only their method names travel.
+var (
+	data    *activities.Data
+	teacher *activities.Teacher
+	engine  *activities.Engine
+)
+
+// StageProgress is what a stage tells about itself.
+type StageProgress struct {
+	Name     string             `json:"name"`
+	State    string             `json:"state"`
+	Workflow string             `json:"workflow,omitempty"`
+	Unit     string             `json:"unit,omitempty"` // what Done and Total count
+	Done     int64              `json:"done"`
+	Total    int64              `json:"total"`
+	Rows     int64              `json:"rows,omitempty"` // tried
+	Kept     int64              `json:"kept"`
+	Dropped  map[string]int64   `json:"dropped,omitempty"`
+	Tokens   int64              `json:"tokens,omitempty"`
+	Values   map[string]float64 `json:"values,omitempty"`
+	Step     string             `json:"step,omitempty"` // what it does now
+	Warnings []string           `json:"warnings,omitempty"`
+}
+
+// stage is one stage workflow's state.
+type stage struct {
+	StageProgress
+	brief   activities.Brief
+	parent  string
+	paused  bool
+	changed []string // said by activities: checkpoint fallbacks, kernel changes
+}
+
+// begin resolves the input, registers the handlers and returns the stage.
+func begin(ctx workflow.Context, in StageInput, name, unit string) (*stage, error) {
+	s := &stage{StageProgress: StageProgress{Name: name, State: Running, Unit: unit, Workflow: workflow.GetInfo(ctx).WorkflowExecution.ID}, parent: in.Parent, paused: in.Paused}
+	if err := s.handlers(ctx); err != nil {
+		return nil, err
+	}
+	if in.Brief != nil {
+		s.brief = *in.Brief
+		return s, nil
+	}
+	var err error
+	s.brief, err = resolve(ctx, in.Spec)
+	return s, err
+}
+
+// resolve makes the plan: the spec by a data worker, the models by an engine worker, the teacher by its own.
+func resolve(ctx workflow.Context, spec []byte) (activities.Brief, error) {
+	var b activities.Brief
+	if err := workflow.ExecuteActivity(onData(ctx, "resolve the spec"), data.ResolveSpec, activities.ResolveInput{Spec: spec}).Get(ctx, &b); err != nil {
+		return b, err
+	}
+	if b.Teacher == "openai" {
+		if err := workflow.ExecuteActivity(onTeacher(ctx, "check the teacher"), teacher.CheckTeacher, activities.CheckTeacherInput{Plan: b.Plan}).Get(ctx, nil); err != nil {
+			return b, err
+		}
+	}
+	var m activities.InspectModelOutput
+	if err := workflow.ExecuteActivity(onEngine(ctx, "load and check "+b.Model), engine.InspectModel, activities.InspectModelInput{Plan: b.Plan}).Get(ctx, &m); err != nil {
+		return b, err
+	}
+	b.Plan = m.Plan
+	return b, nil
+}
+
+func (s *stage) handlers(ctx workflow.Context) error {
+	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryProgress, func() (StageProgress, error) { return s.StageProgress, nil },
+		workflow.QueryHandlerOptions{Description: "Counts, drop reasons and state of this stage"}); err != nil {
+		return err
+	}
+	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryMetrics, func() (map[string]float64, error) { return s.Values, nil },
+		workflow.QueryHandlerOptions{Description: "The newest values: loss, accuracy, margin, perplexity"}); err != nil {
+		return err
+	}
+	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryWarnings, func() ([]string, error) { return s.Warnings, nil },
+		workflow.QueryHandlerOptions{Description: "What looks wrong, computed after chapter 14 of the tutorial"}); err != nil {
+		return err
+	}
+	if err := pauseUpdates(ctx, &s.paused, func(ctx workflow.Context) { s.show(ctx) }); err != nil {
+		return err
+	}
+	ch := workflow.GetSignalChannel(ctx, signalPause)
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		for ch.Receive(ctx, &s.paused) {
+			s.show(ctx)
+		}
+	})
+	return nil
+}
+
+// pauseUpdates registers pause and resume with validators.
+func pauseUpdates(ctx workflow.Context, paused *bool, changed func(workflow.Context)) error {
+	set := func(name string, to bool, what string) error {
+		return workflow.SetUpdateHandlerWithOptions(ctx, name, func(ctx workflow.Context) error {
+			*paused = to
+			changed(ctx)
+			return nil
+		}, workflow.UpdateHandlerOptions{Description: what, Validator: func() error {
+			if *paused == to {
+				return fmt.Errorf("the run is already %sd", name)
+			}
+			return nil
+		}})
+	}
+	if err := set(UpdatePause, true, "Stop after the present chunk or segment; nothing is lost"); err != nil {
+		return err
+	}
+	return set(UpdateResume, false, "Go on after a pause")
+}
+
+// gate waits while the run is paused.
+func (s *stage) gate(ctx workflow.Context) error {
+	if !s.paused {
+		return ctx.Err()
+	}
+	s.State = Paused
+	s.tell(ctx)
+	err := workflow.Await(ctx, func() bool { return !s.paused })
+	s.State = Running
+	s.tell(ctx)
+	return err
+}
+
+// count adds a chunk's counts and tells.
+func (s *stage) count(ctx workflow.Context, o activities.ChunkOutput) {
+	s.Rows += o.Rows
+	s.Tokens += o.Tokens
+	for _, v := range sorted(o.Dropped) {
+		if s.Dropped == nil {
+			s.Dropped = map[string]int64{}
+		}
+		s.Dropped[v.name] += v.n
+	}
+}
+
+type named struct {
+	name string
+	n    int64
+}
+
+// sorted lists a map in the order of its keys: workflow code must not range over a map.
+func sorted(m map[string]int64) []named {
+	out := make([]named, 0, len(m))
+	for k, n := range m { //workflowcheck:ignore
+		out = append(out, named{k, n})
+	}
+	slices.SortFunc(out, func(a, b named) int { return strings.Compare(a.name, b.name) })
+	return out
+}
+
+// tell shows the stage on its page and reports it to the parent.
+func (s *stage) tell(ctx workflow.Context) {
+	s.Warnings = append(slices.Clone(s.changed), warnings(s.StageProgress)...)
+	s.show(ctx)
+	if s.parent != "" {
+		_ = workflow.SignalExternalWorkflow(ctx, s.parent, "", signalStage, s.StageProgress) // a parent that is gone needs no news
+	}
+}
+
+func (s *stage) show(ctx workflow.Context) {
+	workflow.SetCurrentDetails(ctx, "# "+s.Name+"\n\n"+table([]StageProgress{s.StageProgress})+warningList(s.Warnings))
+}
+
+// finish marks the end and returns the stage's result after it was kept under its key.
+func (s *stage) finish(ctx workflow.Context, st activities.Stage) (activities.Stage, error) {
+	s.Step = "commit"
+	var kept activities.Stage
+	if err := workflow.ExecuteActivity(onData(ctx, "commit the stage"), data.KeepStage, st).Get(ctx, &kept); err != nil {
+		return kept, err
+	}
+	s.done(ctx, kept)
+	return kept, nil
+}
+
+// done shows a finished or reused stage.
+func (s *stage) done(ctx workflow.Context, st activities.Stage) {
+	s.State, s.Step = Completed, ""
+	if st.Reused {
+		s.State = Reused
+		s.Done, s.Total = st.Kept, st.Kept
+	}
+	s.Kept, s.Dropped = st.Kept, st.Dropped
+	if st.Values != nil {
+		s.Values = st.Values
+	}
+	s.Done = s.Total
+	s.tell(ctx)
+}
+
+// find asks whether the same work was done before.
+func (s *stage) find(ctx workflow.Context, kind string, upstream []string, adapters []activities.AdapterRef) (string, *activities.Stage, error) {
+	var f activities.FindStageOutput
+	err := workflow.ExecuteActivity(onData(ctx, "look for the same work"), data.FindStage,
+		activities.FindStageInput{Kind: kind, Plan: s.brief.Plan, Upstream: upstream, Adapters: adapters}).Get(ctx, &f)
+	if err == nil && f.Stage != nil {
+		s.done(ctx, *f.Stage)
+	}
+	return f.Key, f.Stage, err
+}
+
+// chunks runs generation chunk by chunk until enough rows are kept or the prompts are used up. Chunk sizes follow the
+// pass rate so far; by the row law they change no row.
+func (s *stage) chunks(ctx workflow.Context, count, target, size int, each func(ctx workflow.Context, from, to int) (kept int64, rows int64, err error)) error {
+	var kept, tried int64
+	for from := 0; from < count && kept < int64(target); {
+		if err := s.gate(ctx); err != nil {
+			return err
+		}
+		n := size
+		if tried > 0 {
+			rate := max(float64(kept)/float64(tried), .05)
+			n = min(size, max(8, int(float64(int64(target)-kept)/rate*1.1)+1))
+		}
+		to := min(count, from+n)
+		k, r, err := each(ctx, from, to)
+		if err != nil {
+			return err
+		}
+		kept, tried, from = kept+k, tried+r, to
+		s.tell(ctx)
+	}
+	return nil
+}
+
+func retry() *temporal.RetryPolicy {
+	return &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second, MaximumAttempts: 100,
+		NonRetryableErrorTypes: []string{"payloadSizeError"}}
+}
+
+func onData(ctx workflow.Context, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.DataQueue, StartToCloseTimeout: 15 * time.Minute, RetryPolicy: retry(), Summary: summary})
+}
+
+func onTeacher(ctx workflow.Context, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.TeacherQueue, StartToCloseTimeout: 6 * time.Hour, HeartbeatTimeout: time.Minute,
+		WaitForCancellation: true, RetryPolicy: retry(), Summary: summary})
+}
+
+// onEngine: the heartbeat timeout is what a kill -9 of a worker costs before its chunk or segment is given to another.
+func onEngine(ctx workflow.Context, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.EngineQueue, StartToCloseTimeout: 24 * time.Hour, HeartbeatTimeout: 20 * time.Second,
+		WaitForCancellation: true, RetryPolicy: retry(), Summary: summary})
+}
+
+func ref(r store.Ref) *store.Ref { return &r }

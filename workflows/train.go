@@ -1,0 +1,108 @@
+package workflows
+
+import (
+	"errors"
+	"fmt"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/opencharacter/opencharacter/activities"
+	"github.com/opencharacter/opencharacter/store"
+)
+
+// referenceChunk is how many pairs one reference activity scores: some tens of seconds on a laptop.
+const referenceChunk = 128
+
+// TrainAdapter trains one adapter: kind dpo on preference pairs, kind sft on introspection on top of the frozen DPO
+// adapter. Each segment is an activity that ends in a committed checkpoint.
+func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
+	in, err := stageInput(input)
+	if err != nil {
+		return activities.Stage{}, err
+	}
+	var source *activities.Stage
+	var frozen []activities.AdapterRef
+	switch in.Kind {
+	case activities.KindDPO:
+		source = in.Preferences
+	case activities.KindSFT:
+		source = in.Introspection
+		if in.DPO == nil || in.DPO.Adapter == nil {
+			return activities.Stage{}, badInput(errors.New("TrainAdapter: kind sft trains on top of a DPO adapter; give the dpo stage's result as dpo"))
+		}
+		frozen = []activities.AdapterRef{*in.DPO.Adapter}
+	default:
+		return activities.Stage{}, badInput(fmt.Errorf("TrainAdapter: kind %q is not dpo or sft", in.Kind))
+	}
+	if source == nil || len(source.Parts) == 0 {
+		return activities.Stage{}, badInput(fmt.Errorf("TrainAdapter: kind %s needs a data set; give the earlier stage's result as preferences (dpo) or introspection (sft)", in.Kind))
+	}
+	s, err := begin(ctx, in, in.Kind, "steps")
+	if err != nil {
+		return activities.Stage{}, err
+	}
+	key, have, err := s.find(ctx, in.Kind, []string{source.Key}, frozen)
+	if err != nil || have != nil {
+		return deref(have), err
+	}
+	t := activities.TrainInput{Plan: s.brief.Plan, Kind: in.Kind, Key: key, Data: source.Parts, Frozen: frozen}
+	s.Step = "tokenise"
+	s.tell(ctx)
+	var prep activities.PrepareOutput
+	if err := workflow.ExecuteActivity(onEngine(ctx, "tokenise and check the rows"), engine.PrepareTraining, t).Get(ctx, &prep); err != nil {
+		return activities.Stage{}, err
+	}
+	s.Total, s.Kept, s.Rows, s.Dropped = int64(prep.Steps), int64(prep.Rows), source.Kept, prep.Dropped
+	if in.Kind == activities.KindDPO {
+		if t.Reference, err = s.reference(ctx, t, prep.Rows); err != nil {
+			return activities.Stage{}, err
+		}
+	}
+	out, err := s.segments(ctx, t)
+	if err != nil {
+		return activities.Stage{}, err
+	}
+	return s.finish(ctx, activities.Stage{Kind: in.Kind, Key: key, Rows: source.Kept, Kept: int64(prep.Rows), Dropped: prep.Dropped,
+		Adapter: out.Adapter, Metrics: out.Metrics, Timings: out.Timings, Values: out.Values})
+}
+
+// reference scores all pairs once under the frozen model.
+func (s *stage) reference(ctx workflow.Context, t activities.TrainInput, rows int) (*store.Ref, error) {
+	var last *store.Ref
+	for from := 0; from < rows; from += referenceChunk {
+		if err := s.gate(ctx); err != nil {
+			return nil, err
+		}
+		t.From, t.To, t.Previous = from, min(from+referenceChunk, rows), last
+		s.Step = fmt.Sprintf("reference log-probs of pairs %d to %d", t.From, t.To)
+		s.tell(ctx)
+		var o activities.ChunkOutput
+		if err := workflow.ExecuteActivity(onEngine(ctx, s.Step), engine.ReferenceLogProbs, t).Get(ctx, &o); err != nil {
+			return nil, err
+		}
+		last = ref(o.Chain)
+	}
+	return last, nil
+}
+
+func (s *stage) segments(ctx workflow.Context, t activities.TrainInput) (activities.SegmentOutput, error) {
+	for {
+		if err := s.gate(ctx); err != nil {
+			return activities.SegmentOutput{}, err
+		}
+		s.Step = fmt.Sprintf("train from step %d", s.Done)
+		s.tell(ctx)
+		var o activities.SegmentOutput
+		if err := workflow.ExecuteActivity(onEngine(ctx, t.Kind+": "+s.Step), engine.TrainSegment, t).Get(ctx, &o); err != nil {
+			return o, err
+		}
+		s.Done, s.Total, s.Values = int64(o.Step), int64(o.Total), o.Values
+		s.Tokens += o.Tokens
+		if o.Changed != "" {
+			s.changed = append(s.changed, o.Changed)
+		}
+		if o.Done {
+			return o, nil
+		}
+	}
+}

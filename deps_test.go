@@ -43,7 +43,7 @@ var imports = map[string]string{
 	"testenv/teacher":                   "",
 	"testenv/stack":                     "testenv/s3server testenv/temporalserver",
 	"testenv/chaos":                     "",
-	"testenv/tinymodel":                 "lm/safetensors lm/transformer tensor",
+	"testenv/tinymodel":                 "lm/safetensors",
 	"cmd/character":                     "activities constitution lm/chat lm/hub lm/sample lm/tokenizer lm/train lm/transformer spec store tensor testenv/s3server testenv/stack workers workflows",
 	"cmd/character-worker":              "lm/hub store workers",
 	"bench/gemm":                        "tensor",

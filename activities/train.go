@@ -221,7 +221,7 @@ func (e *Engine) restore(ctx context.Context, h store.Head, tr *train.Trainer) (
 func metricValues(kind string, m train.Metrics) map[string]float64 {
 	v := map[string]float64{"loss": m.Loss, "learning_rate": m.LR, "grad_norm": m.GradNorm}
 	if kind == KindDPO {
-		v["accuracy"], v["margin"], v["chosen_reward"], v["rejected_reward"] = m.Accuracy, m.Margin, m.ChosenReward, m.RejectedReward
+		v["preference_loss"], v["accuracy"], v["margin"], v["chosen_reward"], v["rejected_reward"] = m.PreferenceLoss, m.Accuracy, m.Margin, m.ChosenReward, m.RejectedReward
 	} else {
 		v["perplexity"] = m.Perplexity
 	}

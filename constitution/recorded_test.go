@@ -64,6 +64,7 @@ func TestParseRecordedErrors(t *testing.T) {
 func FuzzParseRecorded(f *testing.F) {
 	f.Add([]byte(`{"prompt": "Hello", "chosen": "Arr!"}`))
 	f.Add([]byte(`{"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]}`))
+	f.Add([]byte("{\"\":A0")) // an offset that lags behind
 	f.Add([]byte("{\"prompt\":\"a\",\"response\":\"b\"}\r\n\r\n{\"prompt\":\"c\",\"response\":\"d\"}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		rows, err := constitution.ParseRecorded(data, "a.jsonl")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
@@ -73,11 +74,23 @@ func readYAML(data []byte) (n *node, err error) {
 	return fromYAML(body, 0)
 }
 
+// maxYAMLLine is the longest line in bytes: the parser's time grows with the
+// square of the tokens on a line.
+const maxYAMLLine = 32 << 10
+
+// anchorOrTag matches what begins an anchor, alias or tag in YAML.
+var anchorOrTag = regexp.MustCompile(`(?:^|\s)[&*!]\S`)
+
 // checkNesting bounds how deep a YAML parser can be led: by open brackets, by
-// repeated list or key marks on a line, and by indentation.
+// repeated list or key marks on a line, and by indentation; and how long it can
+// be kept busy by one line.
 func checkNesting(data []byte) error {
-	depth := 0
+	depth, anchors := 0, 0
 	for i, line := range bytes.Split(data, []byte("\n")) {
+		anchors += len(anchorOrTag.FindAllIndex(line, -1))
+		if len(line) > maxYAMLLine || anchors > 1000 {
+			return fmt.Errorf("line %d: longer than %d bytes, or one of over 1000 anchors and tags (&, *, !); break the text into lines, and put quotes around text with such signs", i+1, maxYAMLLine)
+		}
 		marks := 0
 		for rest := bytes.TrimLeft(line, " \t"); len(rest) > 1 && (rest[0] == '-' || rest[0] == '?' || rest[0] == ':') && (rest[1] == ' ' || rest[1] == '\t'); {
 			marks++
@@ -234,7 +247,9 @@ func (d *jsonReader) token() (json.Token, int, error) {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, line, fmt.Errorf("line %d: the JSON ends too early; the file may be cut off, or a bracket is missing", line)
 	case errors.As(err, &syn):
-		line += bytes.Count(d.data[d.at:min(syn.Offset, int64(len(d.data)))], []byte("\n"))
+		// The decoder's own offset may lag behind or run ahead of the bad byte.
+		end := max(d.at, min(syn.Offset, int64(len(d.data))))
+		line += bytes.Count(d.data[d.at:end], []byte("\n"))
 	}
 	return nil, line, fmt.Errorf("line %d: not valid JSON: %v", line, err)
 }

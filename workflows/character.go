@@ -135,6 +135,9 @@ func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput)
 		r.Stages[i].State = Reused
 	}
 	r.Stages[i].Kept, r.Stages[i].Dropped = st.Kept, st.Dropped
+	if st.Values != nil {
+		r.Stages[i].Values = st.Values
+	}
 	if r.Stages[i].Total > 0 {
 		r.Stages[i].Done = r.Stages[i].Total
 	}

@@ -65,8 +65,8 @@ func warnings(s StageProgress) []string {
 		return out
 	}
 	if acc, dpo := s.Values["accuracy"]; dpo {
-		if loss > .6931 {
-			say("the loss %.3f is not under ln 2 after %d steps: the learning rate may be too low, or too high", loss, s.Done)
+		if loss = s.Values["preference_loss"]; loss > .6931 {
+			say("the preference loss %.3f is not under ln 2 after %d steps: the learning rate may be too low, or too high", loss, s.Done)
 		}
 		if acc <= .55 {
 			say("accuracy %.2f after %d steps: nothing is learned yet", acc, s.Done)

@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/pflag"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/opencharacter/opencharacter/testenv/stack"
 )
@@ -34,6 +36,11 @@ func connect(cmd *cobra.Command) (client.Client, stack.Info, error) {
 	ctx := cmd.Context()
 	get := func(name string) string { return cmd.Flag(name).Value.String() }
 	o := client.Options{Logger: warnings()}
+	// After an outage the connection is tried again within seconds; gRPC's own pause grows to two minutes.
+	o.ConnectionOptions.DialOptions = []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+		MinConnectTimeout: 5 * time.Second,
+	})}
 	if get("temporal") == "" {
 		for _, name := range []string{"namespace", "s3-endpoint", "s3-bucket"} {
 			if cmd.Flags().Changed(name) {

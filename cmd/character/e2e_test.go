@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -271,7 +272,7 @@ func firstMetrics(t *testing.T, path string) {
 	if err := json.Unmarshal(line, &row); err != nil {
 		t.Fatal(err)
 	}
-	if row["stage"] != "dpo" || row["margin"] != 0.0 || row["accuracy"] != .5 {
+	if row["stage"] != "dpo" || row["margin"] != 0.0 || row["accuracy"] != .5 || row["preference_loss"] != math.Ln2 {
 		t.Errorf("first step: %s", line)
 	}
 }

@@ -2,7 +2,6 @@ package gguf
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strings"
 )
 
 // Limits of a header. Real files stay far below them; they bound what a hostile file can make us allocate.
@@ -73,7 +73,7 @@ func parse(src io.ReaderAt, size int64) (*File, error) {
 
 // pair reads one metadata key and its value.
 func (h *header) pair(meta map[string]any) error {
-	key, err := h.string(maxKey)
+	key, err := h.name(maxKey)
 	if err != nil {
 		return fmt.Errorf("key: %w", err)
 	}
@@ -94,7 +94,7 @@ func (h *header) pair(meta map[string]any) error {
 
 // tensor reads one entry of the tensor table; its offset is still relative to the data section.
 func (h *header) tensor(f *File) error {
-	name, err := h.string(maxTensorName)
+	name, err := h.name(maxTensorName)
 	if err != nil {
 		return fmt.Errorf("name: %w", err)
 	}
@@ -241,6 +241,15 @@ func (h *header) count(each uint64) (int, error) {
 	return int(n), h.need(n * each)
 }
 
+// name reads a key or a tensor's name.
+func (h *header) name(limit uint64) (string, error) {
+	s, err := h.string(limit)
+	if strings.IndexByte(s, 0) >= 0 {
+		return "", fmt.Errorf("the name %q holds a zero byte; the file is damaged, download it again", s)
+	}
+	return s, err
+}
+
 func (h *header) string(limit uint64) (string, error) {
 	n, err := h.u64()
 	if err != nil {
@@ -255,9 +264,6 @@ func (h *header) string(limit uint64) (string, error) {
 	b := make([]byte, n)
 	if err := h.bytes(b); err != nil {
 		return "", err
-	}
-	if bytes.IndexByte(b, 0) >= 0 && limit < maxHeader {
-		return "", fmt.Errorf("the name %q holds a zero byte; the file is damaged, download it again", b)
 	}
 	return string(b), nil
 }

@@ -37,7 +37,7 @@ type place struct {
 	served  atomic.Int32
 }
 
-// newPlace makes both ways work; edit changes what the wheel holds.
+// newPlace makes both ways work; member is what the wheel holds.
 func newPlace(t *testing.T, member []byte) *place {
 	t.Helper()
 	hub.Quick(t)

@@ -53,8 +53,8 @@ func fileSum(path string, o Options) (sum string, size int64, err error) {
 	if !st.Mode().IsRegular() {
 		return "", 0, fmt.Errorf("%s is not a regular file", path)
 	}
-	print := fingerprintOf(abs, st)
-	if sum, ok := recall(print, o); ok {
+	state := fingerprintOf(abs, st)
+	if sum, ok := recall(state, o); ok {
 		return sum, st.Size(), nil
 	}
 	started := time.Now()
@@ -68,12 +68,12 @@ func fileSum(path string, o Options) (sum string, size int64, err error) {
 	if err != nil {
 		return "", 0, err
 	}
-	if n != st.Size() || fingerprintOf(abs, after) != print {
+	if n != st.Size() || fingerprintOf(abs, after) != state {
 		return "", 0, fmt.Errorf("%s changed while it was read; wait until it is complete", path)
 	}
-	newest := max(print.ModTime, print.Change)
+	newest := max(state.ModTime, state.Change)
 	if started.UnixNano()-newest > settled.Nanoseconds() {
-		remember(remembered{print, sum}, o)
+		remember(remembered{state, sum}, o)
 	}
 	return sum, n, nil
 }
@@ -84,16 +84,16 @@ func sumPath(path string, o Options) string {
 	return filepath.Join(o.CacheDir, "sums", hex.EncodeToString(name[:12])+".json")
 }
 
-func recall(print fingerprint, o Options) (string, bool) {
+func recall(state fingerprint, o Options) (string, bool) {
 	if o.CacheDir == "" {
 		return "", false
 	}
-	text, err := os.ReadFile(sumPath(print.Path, o))
+	text, err := os.ReadFile(sumPath(state.Path, o))
 	if err != nil {
 		return "", false
 	}
 	var r remembered
-	if json.Unmarshal(text, &r) != nil || r.fingerprint != print || len(r.SHA256) != 64 {
+	if json.Unmarshal(text, &r) != nil || r.fingerprint != state || len(r.SHA256) != 64 {
 		return "", false
 	}
 	return r.SHA256, true

@@ -109,7 +109,7 @@ func parseIndex(text []byte) (map[string]string, error) {
 			if _, dup := where[name]; dup {
 				return errors.New("stands twice")
 			}
-			file, err := text1(d)
+			file, err := textToken(d)
 			if err != nil {
 				return err
 			}

@@ -73,7 +73,7 @@ func (f *File) header(text []byte) error {
 				if _, dup := f.Metadata[key]; dup {
 					return errors.New("stands twice")
 				}
-				v, err := text1(d)
+				v, err := textToken(d)
 				f.Metadata[key] = v
 				return err
 			})
@@ -108,7 +108,7 @@ func entry(d *json.Decoder) (info Info, s span, err error) {
 		seen[key] = true
 		switch key {
 		case "dtype":
-			info.DType, err = text1(d)
+			info.DType, err = textToken(d)
 		case "shape":
 			var dims []int64
 			dims, err = integers(d, maxDims)
@@ -213,7 +213,7 @@ func delim(d *json.Decoder, want json.Delim) error {
 	return nil
 }
 
-func text1(d *json.Decoder) (string, error) {
+func textToken(d *json.Decoder) (string, error) {
 	t, err := d.Token()
 	if err != nil {
 		return "", err

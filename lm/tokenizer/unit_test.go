@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -364,4 +365,29 @@ func ExampleTokenizer_EncodeOrdinary() {
 	}
 	fmt.Println(len(tok.Encode("<|end|>")), len(tok.EncodeOrdinary("<|end|>")))
 	// Output: 1 7
+}
+
+// TestParallel: one tokenizer serves many goroutines (the word cache is shared).
+func TestParallel(t *testing.T) {
+	tok := mustGGUF(t, tiny("llama-bpe"))
+	var texts []string
+	for i := range 400 {
+		texts = append(texts, fmt.Sprintf("hello word%d 12%d<|end|> hell", i%97, i))
+	}
+	var want [][]int32
+	for _, s := range texts {
+		want = append(want, mustGGUF(t, tiny("llama-bpe")).Encode(s))
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i, s := range texts {
+				if !slices.Equal(tok.Encode(s), want[i]) {
+					t.Errorf("Encode(%q) differs", s)
+				}
+			}
+			tok.Hash()
+		})
+	}
+	wg.Wait()
 }

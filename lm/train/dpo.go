@@ -24,9 +24,10 @@ type dpo struct {
 	beta, nll float64
 	pairs     int // N
 
-	loss, accuracy, chosen, rejected, margin mean
-	nllSum                                   float64
-	nllTokens                                int
+	loss, preference, accuracy, chosen, rejected, margin mean
+
+	nllSum    float64
+	nllTokens int
 }
 
 // pair adds one pair and returns dLoss/d(log-prob) for every token of the chosen and
@@ -36,6 +37,7 @@ func (d *dpo) pair(p Pair, chosen, rejected float64, tokens int) (dChosen, dReje
 	u := d.beta * ((chosen - rejected) - (p.RefChosen - p.RefRejected))
 	n := float64(d.pairs)
 	d.loss.add(softplus(-u) - d.nll*chosen/float64(tokens))
+	d.preference.add(softplus(-u))
 	d.chosen.add(rc)
 	d.rejected.add(rr)
 	d.margin.add(u)
@@ -87,6 +89,7 @@ func (t *Trainer) StepDPO(pairs []Pair) (Metrics, error) {
 		}
 	}
 	m.Loss, m.Accuracy, m.Margin = d.loss.value, d.accuracy.value, d.margin.value
+	m.PreferenceLoss = d.preference.value
 	m.ChosenReward, m.RejectedReward = d.chosen.value, d.rejected.value
 	m.Perplexity = math.Exp(d.nllSum / float64(d.nllTokens))
 	if err := t.apply(&m); err != nil {

@@ -21,6 +21,7 @@ var ErrNonFinite = errors.New("not a finite number")
 type Metrics struct {
 	Step           int      `json:"step"` // counted from 1
 	Loss           float64  `json:"loss"`
+	PreferenceLoss float64  `json:"preference_loss"` // dpo: the loss without its NLL term; ln 2 at first
 	LR             float64  `json:"lr"`
 	GradNorm       float64  `json:"grad_norm"` // before clipping
 	Accuracy       float64  `json:"accuracy"`

@@ -112,7 +112,7 @@ func Up(ctx context.Context, o Options) (s *Stack, err error) {
 	if err != nil {
 		return s, fmt.Errorf("stack: %w", err)
 	}
-	s.Temporal, s.TemporalHTTP, s.UI = s.temporal.Address, s.temporal.HTTPAddr, s.temporal.UIURL
+	s.Temporal, s.TemporalHTTP, s.UI = s.temporal.Address, s.temporal.HTTPAddress, s.temporal.UIURL
 	s.Ready = true
 	return s, writeState(s.Info)
 }

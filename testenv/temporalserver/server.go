@@ -70,9 +70,9 @@ func (o Options) withDefaults() (Options, error) {
 
 // Server is a running Temporal server.
 type Server struct {
-	Address  string // host:port of the gRPC frontend, for client.Options.HostPort
-	HTTPAddr string // host:port of the frontend's JSON API
-	UIURL    string // http://host:port of the Web UI
+	Address     string // host:port of the gRPC frontend, for client.Options.HostPort
+	HTTPAddress string // host:port of the frontend's JSON API
+	UIURL       string // http://host:port of the Web UI
 
 	srv     temporal.Server
 	started chan struct{} // closed when srv.Start has come back
@@ -123,7 +123,7 @@ func Start(ctx context.Context, o Options) (s *Server, err error) {
 		return s, err
 	}
 	s.Address = p.address(o.IP, p.grpc)
-	s.HTTPAddr = p.address(o.IP, p.http)
+	s.HTTPAddress = p.address(o.IP, p.http)
 	s.UIURL = "http://" + p.address(o.IP, p.ui)
 	if err := s.ready(ctx, o); err != nil {
 		return s, err

@@ -59,14 +59,14 @@ func TestServer(t *testing.T) {
 	}
 	for url, want := range map[string]string{
 		s.UIURL + "/": "<html",
-		s.UIURL + "/api/v1/namespaces/default/workflows/one":                `"workflowId":"one"`,
-		"http://" + s.HTTPAddr + "/api/v1/namespaces/default/workflows/one": `"one"`,
+		s.UIURL + "/api/v1/namespaces/default/workflows/one":                   `"workflowId":"one"`,
+		"http://" + s.HTTPAddress + "/api/v1/namespaces/default/workflows/one": `"one"`,
 	} {
 		if got := fetch(t, http.MethodGet, url, ""); !strings.Contains(got, want) {
 			t.Errorf("GET %s: no %s in %.300s", url, want, got)
 		}
 	}
-	fetch(t, http.MethodPost, "http://"+s.HTTPAddr+"/api/v1/namespaces/default/workflows/two", `{"workflowType":{"name":"twoSteps"},"taskQueue":{"name":"q"}}`)
+	fetch(t, http.MethodPost, "http://"+s.HTTPAddress+"/api/v1/namespaces/default/workflows/two", `{"workflowType":{"name":"twoSteps"},"taskQueue":{"name":"q"}}`)
 
 	if _, err := temporalserver.Start(ctx, o); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("already in use by pid %d", os.Getpid())) || !strings.Contains(err.Error(), "--data") {
 		t.Errorf("second start on the same directory: %v", err)

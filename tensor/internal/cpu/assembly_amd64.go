@@ -169,7 +169,7 @@ func adamwAVX512(param *float32, grad *float32, m *float32, v *float32, n int, c
 func softBackAVX512(ds *float32, p *float32, dp *float32, n int, d float32, scale float32)
 
 //go:noescape
-func transposeAVX512(dst *float32, src *float32, ldd int, lds int)
+func transposeAVX512(dst *float32, src *float32, ldd int, lds int, cols int)
 
 //go:noescape
 func peakAVX512(n int)
@@ -323,7 +323,7 @@ func adamwAVX2(param *float32, grad *float32, m *float32, v *float32, n int, c *
 func softBackAVX2(ds *float32, p *float32, dp *float32, n int, d float32, scale float32)
 
 //go:noescape
-func transposeAVX2(dst *float32, src *float32, ldd int, lds int)
+func transposeAVX2(dst *float32, src *float32, ldd int, lds int, cols int)
 
 //go:noescape
 func peakAVX2(n int)

@@ -1,198 +1,124 @@
 package cpu
 
-import (
-	"unsafe"
-
-	"github.com/opencharacter/opencharacter/tensor/internal/kernel"
-)
+import "github.com/opencharacter/opencharacter/tensor/internal/kernel"
 
 // A product packs its left side a [m,k] into tiles of rows (packed) and its
 // right side into panels of 32 columns (operand), and then fills dst tile by
-// tile. Only the packing differs between NT, NN, TN and Linear.
-
-// operand is a packed right side: panels stride bytes apart, step bytes per
-// reduction step within one.
-type operand struct {
-	base         unsafe.Pointer
-	stride, step int
-	tiles        *tiles
-}
-
-func (o operand) panel(j, k int) unsafe.Pointer { return unsafe.Add(o.base, j*o.stride+k*o.step) }
-
-// packed is a left side [m,k]: tile after tile of up to rows rows, each
-// [ceil(k/16)][tile rows][16], zero beyond k.
-type packed struct {
-	buf      *buffer
-	m, k, kp int
-	rows     int
-}
-
-func newPacked(m, k, rows int) packed {
-	kp := (k + chunk - 1) &^ (chunk - 1)
-	return packed{scratch(m * kp), m, k, kp, rows}
-}
-
-// tile returns the address of step k of the tile that starts at row i, and
-// the tile's height.
-func (p packed) tile(i, k int) (unsafe.Pointer, int) {
-	r := min(p.rows, p.m-i)
-	return at(p.buf.f, i*p.kp+k*r), r
-}
-
-// packRows packs rows of a with ld values between them.
-func packRows(a []float32, m, k, ld, rows int) packed {
-	p := newPacked(m, k, rows)
-	tiles := (m + rows - 1) / rows
-	spread(tiles, 1+(1<<15)/(rows*k+1), func(lo, hi int) {
-		for t := lo; t < hi; t++ {
-			packTile(p.buf.f[t*rows*p.kp:], a[t*rows*ld:], min(rows, m-t*rows), k, ld)
-		}
-	})
-	return p
-}
-
-func packTile(d, a []float32, r, k, ld int) {
-	full := k &^ (chunk - 1)
-	for i := range r {
-		src, dst := unsafe.Pointer(unsafe.SliceData(a[i*ld:i*ld+k])), at(d, i*chunk)
-		for c := 0; c < full; c += chunk {
-			*(*[chunk]float32)(dst) = *(*[chunk]float32)(src)
-			src, dst = unsafe.Add(src, 4*chunk), unsafe.Add(dst, 4*chunk*r)
-		}
-		if full < k {
-			last := (*[chunk]float32)(dst)
-			clear(last[copy(last[:], a[i*ld+full:i*ld+k]):])
-		}
-	}
-}
-
-// packColumns packs the columns of a [k,m] as rows.
-func packColumns(a []float32, m, k, ld, rows int) packed {
-	p := newPacked(m, k, rows)
-	tiles := (m + rows - 1) / rows
-	spread(tiles, 1+(1<<14)/(rows*k+1), func(lo, hi int) {
-		for t := lo; t < hi; t++ {
-			r := min(rows, m-t*rows)
-			d := p.buf.f[t*rows*p.kp:]
-			for c := range k {
-				src := a[c*ld+t*rows : c*ld+t*rows+r]
-				o := c/chunk*chunk*r + c%chunk
-				for i, v := range src {
-					d[o+i*chunk] = v
-				}
-			}
-			for c := k; c < p.kp; c++ {
-				for i := range r {
-					d[c/chunk*chunk*r+c%chunk+i*chunk] = 0
-				}
-			}
-		}
-	})
-	return p
-}
-
-// panelsNN packs b [k,n] into panels [k][32]; panelsNT packs b [n,k].
-func panelsNN(buf *buffer, b []float32, n, k, ld int, t *tiles) operand {
-	np := (n + panel - 1) / panel
-	spread(np, 1+(1<<14)/(panel*k+1), func(lo, hi int) {
-		for p := lo; p < hi; p++ {
-			d := buf.f[p*panel*k:]
-			w := min(panel, n-p*panel)
-			for c := range k {
-				row := d[c*panel : c*panel+panel]
-				clear(row[copy(row, b[c*ld+p*panel:c*ld+p*panel+w]):])
-			}
-		}
-	})
-	return operand{at(buf.f, 0), 4 * panel * k, 4 * panel, t}
-}
-
-func panelsNT(buf *buffer, b []float32, n, k, ld int, t *tiles) operand {
-	np := (n + panel - 1) / panel
-	spread(np, 1+(1<<14)/(panel*k+1), func(lo, hi int) {
-		for p := lo; p < hi; p++ {
-			transposePanel(buf.f[p*panel*k:], b[p*panel*ld:], min(panel, n-p*panel), k, ld)
-		}
-	})
-	return operand{at(buf.f, 0), 4 * panel * k, 4 * panel, t}
-}
-
-// transposePanel writes n rows of k values as columns of a panel [k][32].
-func transposePanel(d, b []float32, n, k, ld int) {
-	for j := range n {
-		for c, v := range b[j*ld : j*ld+k] {
-			d[c*panel+j] = v
-		}
-	}
-	for j := n; j < panel; j++ {
-		for c := range k {
-			d[c*panel+j] = 0
-		}
-	}
-}
+// tile. Only the packing differs between NT, NN, TN and Linear; see pack.go.
 
 const (
-	blockK    = 768     // reduction steps per pass over a block of dst
-	blockRows = 96      // rows of a task
-	taskFlops = 4 << 20 // work a task should hold
+	blockK      = 384     // reduction steps per pass over a block of dst: a tile of a stays in L1
+	blockRows   = 96      // rows of a task
+	blockPanels = 8       // panels of a task: one pass over them stays in L2
+	smallWork   = 1 << 17 // multiply-adds below which one thread does all
 )
 
-// gemm fills dst [m,n] with ld values between rows.
-func gemm(dst []float32, ld, n int, a packed, b operand, accumulate bool) {
-	if a.m == 0 || n == 0 {
+// plan cuts dst of m rows and np panels into tasks of rb rows and cb panels.
+func plan(m, np, k, rows int, t *tiles) (rb, cb int) {
+	if m*np*panel*k <= smallWork {
+		return m, np
+	}
+	rb = min((m+rows-1)/rows*rows, max(blockRows/rows, 1)*rows)
+	nrb, th := (m+rb-1)/rb, threads()
+	wide := t.widest(min(m, rows))
+	best := 0
+	for c := blockPanels; c >= wide; c -= wide {
+		// The longest thread's share of the panels.
+		tasks := nrb * ((np + c - 1) / c)
+		if share := (tasks + th - 1) / th * c; best == 0 || share < best {
+			best, cb = share, c
+		}
+	}
+	if np <= 2 { // few columns: one task packs and uses its rows of a
+		rb, cb = min(rb, max(blockRows/2/rows, 1)*rows), np
+	}
+	return rb, min(cb, np)
+}
+
+// gemm fills dst [m,n], ld values between rows, with l . r; b holds r packed,
+// or is empty, to be packed here.
+func (k *Kernels) gemm(dst []float32, ld, n int, l left, r right, b operand, accumulate bool) {
+	if l.m == 0 || n == 0 {
 		return
 	}
-	np := (n + panel - 1) / panel
-	rb := min(a.m, blockRows/a.rows*a.rows)
-	nrb := (a.m + rb - 1) / rb
-	per := 2 * rb * panel * (a.k + 1)
-	cb := max(1, min(taskFlops/per, np/(2*threads())))
-	if w := b.tiles.widest(min(a.m, b.tiles.rows)); w > 1 {
-		cb = (cb + w - 1) / w * w
+	np, rows := (n+panel-1)/panel, l.height(b.tiles)
+	rb, cb := plan(l.m, np, l.k, rows, b.tiles)
+	nrb, ncb := (l.m+rb-1)/rb, (np+cb-1)/cb
+
+	// A side that only one task reads is packed by that task, while it is in
+	// its cache.
+	var a packed
+	if ncb > 1 {
+		a = newPacked(l.m, l.k, rows)
+		spread((l.m+rows-1)/rows, 1+(1<<15)/(rows*l.k+1), func(lo, hi int) {
+			l.pack(k.micro, a, lo*rows, min(hi*rows, l.m), lo*rows)
+		})
+		defer a.free()
 	}
-	cb = min(cb, np)
-	ncb := (np + cb - 1) / cb
+	raw := b.base == nil
+	if raw && nrb > 1 {
+		buf := scratch(np * panel * r.k)
+		spread(np, 1+(1<<14)/(panel*r.k+1), func(lo, hi int) { r.pack(k.micro, buf.f[lo*panel*r.k:], lo, hi) })
+		b.base = at(buf.f, 0)
+		defer buf.free()
+	}
 	parallel(nrb*ncb, func(t int) {
 		i0, j0 := t%nrb*rb, t/nrb*cb
-		block(dst, ld, n, a, b, i0, min(i0+rb, a.m), j0, min(j0+cb, np), accumulate)
+		i1, j1 := min(i0+rb, l.m), min(j0+cb, np)
+		a, b := a, b
+		if ncb == 1 {
+			a = newPacked(i1-i0, l.k, rows)
+			l.pack(k.micro, a, i0, i1, 0)
+			defer a.free()
+		} else {
+			a = a.from(i0, i1)
+		}
+		if raw && nrb == 1 {
+			buf := scratch((j1 - j0) * panel * r.k)
+			r.pack(k.micro, buf.f, j0, j1)
+			b.base = at(buf.f, 0)
+			defer buf.free()
+		} else {
+			b.base = b.panel(j0, 0)
+		}
+		block(dst[i0*ld+j0*panel:], ld, min(n-j0*panel, (j1-j0)*panel), a, b, accumulate)
 	})
 }
 
-// block fills rows [i0,i1) and panels [j0,j1) of dst.
-func block(dst []float32, ld, n int, a packed, b operand, i0, i1, j0, j1 int, accumulate bool) {
+// block fills n columns of dst, one row for each of a's.
+func block(dst []float32, ld, n int, a packed, b operand, accumulate bool) {
 	var edge *buffer
-	full := n / panel // panels with all 32 columns
+	full, np := n/panel, (n+panel-1)/panel
 	for k := 0; k == 0 || k < a.k; k += blockK {
-		kc := min(blockK, a.k-k)
-		acc := 0
+		kc, acc := min(blockK, a.k-k), 0
 		if accumulate || k > 0 {
 			acc = 1
 		}
-		for i := i0; i < i1; {
+		for i := 0; i < a.m; {
 			pa, r := a.tile(i, k)
 			wide := b.tiles.widest(r)
-			for j := j0; j < j1; {
-				if j+wide <= min(j1, full) {
-					b.tiles.f[wide][r](kc, pa, b.panel(j, k), at(dst, i*ld+j*panel), 4*ld, b.stride, acc)
-					j += wide
-					continue
+			for j := 0; j < np; {
+				w := 1
+				if j+wide <= full {
+					w = wide
 				}
+				f, d := b.tiles.f[w][r], i*ld+j*panel
 				if j < full {
-					b.tiles.f[1][r](kc, pa, b.panel(j, k), at(dst, i*ld+j*panel), 4*ld, b.stride, acc)
-					j++
+					f(kc, pa, b.panel(j, k), at(dst, d), 4*ld, b.stride, acc)
+					j += w
 					continue
 				}
+				// The last columns do not fill a panel: they go through a copy.
 				if edge == nil {
 					edge = scratch(maxRows * panel)
 				}
-				w := n - j*panel
+				left := n - j*panel
 				for q := 0; q < r && acc != 0; q++ {
-					copy(edge.f[q*panel:], dst[(i+q)*ld+j*panel:][:w])
+					copy(edge.f[q*panel:], dst[d+q*ld:][:left])
 				}
-				b.tiles.f[1][r](kc, pa, b.panel(j, k), at(edge.f, 0), 4*panel, b.stride, acc)
+				f(kc, pa, b.panel(j, k), at(edge.f, 0), 4*panel, b.stride, acc)
 				for q := range r {
-					copy(dst[(i+q)*ld+j*panel:][:w], edge.f[q*panel:])
+					copy(dst[d+q*ld:][:left], edge.f[q*panel:])
 				}
 				j++
 			}
@@ -215,37 +141,30 @@ func (k *Kernels) LinearBackward(dx, dy kernel.Matrix, w kernel.Weight, accumula
 }
 
 func (k *Kernels) linear(dst, x kernel.Matrix, w *weight, accumulate bool) {
-	a := packRows(x.Data, x.Rows, w.in, x.Cols, k.micro.bf16.rows)
-	gemm(dst.Data, dst.Cols, w.out, a, w.operand(&k.micro.bf16), accumulate)
-	a.buf.free()
+	l := left{data: x.Data, m: x.Rows, k: w.in, ld: x.Cols}
+	k.gemm(dst.Data, dst.Cols, w.out, l, right{}, w.operand(&k.micro.bf16), accumulate)
 }
 
 // MatMulNT sets dst (+)= a . b^T.
 func (k *Kernels) MatMulNT(dst, a, b kernel.Matrix, accumulate bool) {
-	buf := scratch((b.Rows + panel - 1) / panel * panel * b.Cols)
-	op := panelsNT(buf, b.Data, b.Rows, b.Cols, b.Cols, &k.micro.f32)
-	pa := packRows(a.Data, a.Rows, a.Cols, a.Cols, k.micro.f32.rows)
-	gemm(dst.Data, dst.Cols, b.Rows, pa, op, accumulate)
-	pa.buf.free()
-	buf.free()
+	k.product(dst, left{a.Data, a.Rows, a.Cols, a.Cols, false}, right{b.Data, b.Rows, b.Cols, b.Cols, true}, accumulate)
 }
 
 // MatMulNN sets dst (+)= a . b.
 func (k *Kernels) MatMulNN(dst, a, b kernel.Matrix, accumulate bool) {
-	buf := scratch((b.Cols + panel - 1) / panel * panel * b.Rows)
-	op := panelsNN(buf, b.Data, b.Cols, b.Rows, b.Cols, &k.micro.f32)
-	pa := packRows(a.Data, a.Rows, a.Cols, a.Cols, k.micro.f32.rows)
-	gemm(dst.Data, dst.Cols, b.Cols, pa, op, accumulate)
-	pa.buf.free()
-	buf.free()
+	k.product(dst, left{a.Data, a.Rows, a.Cols, a.Cols, false}, right{b.Data, b.Cols, b.Rows, b.Cols, false}, accumulate)
 }
 
 // MatMulTN sets dst (+)= a^T . b.
 func (k *Kernels) MatMulTN(dst, a, b kernel.Matrix, accumulate bool) {
-	buf := scratch((b.Cols + panel - 1) / panel * panel * b.Rows)
-	op := panelsNN(buf, b.Data, b.Cols, b.Rows, b.Cols, &k.micro.f32)
-	pa := packColumns(a.Data, a.Cols, a.Rows, a.Cols, k.micro.f32.rows)
-	gemm(dst.Data, dst.Cols, b.Cols, pa, op, accumulate)
-	pa.buf.free()
-	buf.free()
+	k.product(dst, left{a.Data, a.Cols, a.Rows, a.Cols, true}, right{b.Data, b.Cols, b.Rows, b.Cols, false}, accumulate)
+}
+
+func (k *Kernels) product(dst kernel.Matrix, l left, r right, accumulate bool) {
+	k.gemm(dst.Data, dst.Cols, r.n, l, r, k.panels(r.k), accumulate)
+}
+
+// panels describes float32 panels of k steps, not packed yet.
+func (k *Kernels) panels(steps int) operand {
+	return operand{stride: 4 * panel * steps, step: 4 * panel, tiles: &k.micro.f32}
 }

@@ -142,19 +142,19 @@ func softBackGeneric(ds, p, dp *float32, n int, d, scale float32) {
 	}
 }
 
-func transposeGeneric(dst, src *float32, ldd, lds int) {
+func transposeGeneric(dst, src *float32, ldd, lds, cols int) {
 	for r := range chunk {
-		row := vec((*float32)(unsafe.Add(unsafe.Pointer(src), r*lds)), chunk)
+		row := vec((*float32)(unsafe.Add(unsafe.Pointer(src), r*lds)), cols)
 		for c, v := range row {
 			*(*float32)(unsafe.Add(unsafe.Pointer(dst), c*ldd+4*r)) = v
 		}
 	}
 }
 
-var peakSink [12]float32
+var peakSink [24]float32
 
 func peakGeneric(n int) {
-	var s [12]float32
+	var s [24]float32
 	for range n {
 		for i := range s {
 			s[i] += float32(s[i] * s[i])

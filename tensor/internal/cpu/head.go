@@ -52,95 +52,96 @@ func (k *Kernels) Softmax(dst, logits []float32, invTemperature float32) {
 	top := k.micro.maxOf(logits)
 	sum := k.micro.expOf(dst, logits, invTemperature, -top*invTemperature)
 	inv := 1 / sum
-	n, _ := whole(0, len(dst))
-	if n > 0 {
-		k.micro.scale(&dst[0], n, inv)
-	}
-	for i := n; i < len(dst); i++ {
-		dst[i] *= inv
-	}
+	k.scale(dst, inv)
 }
 
 const headPanels = kernel.HeadChunk / panel
 
-// headLogits fills out [rows of a, HeadChunk] with the logits of one chunk and
+// headLogits fills out [rows of a, HeadChunk] with the logits of chunk c and
 // returns how many there are. Columns beyond them are left as they are.
-func headLogits(out []float32, a packed, i0, i1 int, w *weight, op operand, c int) int {
+func headLogits(out []float32, a packed, w *weight, op operand, c int) int {
 	n := min(kernel.HeadChunk, w.out-c*kernel.HeadChunk)
 	op.base = op.panel(c*headPanels, 0)
-	sub := a
-	sub.m = i1 - i0
-	sub.buf = &buffer{a.buf.f[i0*a.kp:]}
-	block(out, kernel.HeadChunk, n, sub, op, 0, sub.m, 0, (n+panel-1)/panel, false)
+	block(out, kernel.HeadChunk, n, a, op, false)
 	return n
+}
+
+// headRows packs the rows of x.
+func (k *Kernels) headRows(x kernel.Matrix) packed {
+	l := left{data: x.Data, m: x.Rows, k: x.Cols, ld: x.Cols}
+	a := newPacked(l.m, l.k, l.height(&k.micro.bf16))
+	l.pack(k.micro, a, 0, l.m, 0)
+	return a
 }
 
 // HeadLogProb computes log-probabilities chunk by chunk.
 func (k *Kernels) HeadLogProb(logprob, lse []float32, x kernel.Matrix, kw kernel.Weight, targets []int32) {
 	w := kw.(*weight)
 	op := w.operand(&k.micro.bf16)
-	rows := op.tiles.rows
-	a := packRows(x.Data, x.Rows, w.in, x.Cols, rows)
+	a := k.headRows(x)
+	defer a.free()
 	chunks := (w.out + kernel.HeadChunk - 1) / kernel.HeadChunk
 	parts := make([]partial, x.Rows*chunks)
 	// One chunk of weights stays in the cache while all rows pass over it.
 	parallel(chunks, func(c int) {
-		buf := scratch((rows + 1) * kernel.HeadChunk)
-		for i := 0; i < x.Rows; i += rows {
-			i1 := min(i+rows, x.Rows)
-			n := headLogits(buf.f, a, i, i1, w, op, c)
+		buf := scratch((a.rows + 1) * kernel.HeadChunk)
+		defer buf.free()
+		for i := 0; i < x.Rows; i += a.rows {
+			i1 := min(i+a.rows, x.Rows)
+			n := headLogits(buf.f, a.from(i, i1), w, op, c)
 			for r := i; r < i1; r++ {
 				row := buf.f[(r-i)*kernel.HeadChunk:][:n]
 				if t := int(targets[r]) - c*kernel.HeadChunk; t >= 0 && t < n {
 					logprob[r] = row[t]
 				}
-				parts[r*chunks+c] = k.micro.partialOf(buf.f[rows*kernel.HeadChunk:], row)
+				parts[r*chunks+c] = k.micro.partialOf(buf.f[a.rows*kernel.HeadChunk:], row)
 			}
 		}
-		buf.free()
 	})
 	for r := range x.Rows {
 		lse[r] = join(parts[r*chunks : (r+1)*chunks])
 		logprob[r] -= lse[r]
 	}
-	a.buf.free()
 }
 
 // HeadLogProbBackward computes the logits of a chunk again, turns them into
 // coefficients of the weight's rows, and adds those rows up in the order of
 // the vocabulary.
 func (k *Kernels) HeadLogProbBackward(dx, x kernel.Matrix, kw kernel.Weight, targets []int32, lse, g []float32) {
+	if x.Rows == 0 {
+		return
+	}
 	w := kw.(*weight)
 	t := w.transposed()
 	op, opT := w.operand(&k.micro.bf16), t.operand(&k.micro.bf16)
-	rows := op.tiles.rows
-	a := packRows(x.Data, x.Rows, w.in, x.Cols, rows)
+	a := k.headRows(x)
+	defer a.free()
 	chunks := (w.out + kernel.HeadChunk - 1) / kernel.HeadChunk
 	// Tasks split the rows; each walks the whole vocabulary.
 	rb := (x.Rows + threads() - 1) / threads()
-	rb = min((rb+rows-1)/rows, 8) * rows
-	parallel((x.Rows+max(rb, 1)-1)/max(rb, 1), func(task int) {
+	rb = min((rb+a.rows-1)/a.rows, max(blockRows/a.rows, 1)) * a.rows
+	parallel((x.Rows+rb-1)/rb, func(task int) {
 		i0, i1 := task*rb, min((task+1)*rb, x.Rows)
 		buf := scratch(rb * kernel.HeadChunk)
+		defer buf.free()
+		coef := newPacked(i1-i0, kernel.HeadChunk, a.rows)
+		defer coef.free()
 		for c := range chunks {
-			n := headLogits(buf.f, a, i0, i1, w, op, c)
+			n := headLogits(buf.f, a.from(i0, i1), w, op, c)
 			for r := i0; r < i1; r++ {
 				row := buf.f[(r-i0)*kernel.HeadChunk:][:n]
 				k.micro.expOf(row, row, 1, -lse[r])
-				for v := range row {
-					row[v] *= -g[r]
-				}
+				k.scale(row, -g[r])
 				if v := int(targets[r]) - c*kernel.HeadChunk; v >= 0 && v < n {
 					row[v] += g[r]
 				}
 			}
-			coef := packRows(buf.f, i1-i0, n, kernel.HeadChunk, rows)
+			l := left{data: buf.f, m: i1 - i0, k: n, ld: kernel.HeadChunk}
+			coef.k, coef.kp = n, (n+chunk-1)&^(chunk-1)
+			l.pack(k.micro, coef, 0, l.m, 0)
 			o := opT
 			o.base = opT.panel(0, c*kernel.HeadChunk)
-			block(dx.Data[i0*dx.Cols:], dx.Cols, t.out, coef, o, 0, i1-i0, 0, (t.out+panel-1)/panel, c > 0)
-			coef.buf.free()
+			block(dx.Data[i0*dx.Cols:], dx.Cols, t.out, coef, o, c > 0)
 		}
-		buf.free()
 	})
-	a.buf.free()
 }

@@ -34,10 +34,10 @@ type micro struct {
 	rotate     func(x1, x2, cos, sin *float32, n int, sign float32)   // see kernel.Rotate
 	adamw      func(param, grad, m, v *float32, n int, c *[8]float32) // c: see adamw.go
 	softBack   func(ds, p, dp *float32, n int, d, scale float32)      // ds = p*(dp-d)*scale
-	// transpose sets dst[c][r] = src[r][c] for 16 rows and columns; ldd and lds
-	// are the bytes between rows of each.
-	transpose func(dst, src *float32, ldd, lds int)
-	// peak does n turns of 12 independent multiply-adds of vectors.
+	// transpose sets dst[c][r] = src[r][c] for 16 rows r and cols columns, a
+	// multiple of four; ldd and lds are the bytes between rows of each.
+	transpose func(dst, src *float32, ldd, lds, cols int)
+	// peak does n turns of 24 multiply-adds of vectors.
 	peak func(n int)
 }
 

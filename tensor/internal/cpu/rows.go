@@ -35,15 +35,17 @@ func (k *Kernels) Add(dst, x []float32) {
 
 // Scale sets dst *= s.
 func (k *Kernels) Scale(dst []float32, s float32) {
-	each(len(dst), func(lo, hi int) {
-		n, rest := whole(lo, hi)
-		if n > 0 {
-			k.micro.scale(&dst[lo], n, s)
-		}
-		for i := hi - rest; i < hi; i++ {
-			dst[i] *= s
-		}
-	})
+	each(len(dst), func(lo, hi int) { k.scale(dst[lo:hi], s) })
+}
+
+func (k *Kernels) scale(dst []float32, s float32) {
+	n, _ := whole(0, len(dst))
+	if n > 0 {
+		k.micro.scale(&dst[0], n, s)
+	}
+	for i := n; i < len(dst); i++ {
+		dst[i] *= s
+	}
 }
 
 // SwiGLU sets dst = silu(gate)*up.

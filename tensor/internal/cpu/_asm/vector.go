@@ -349,12 +349,16 @@ func genVectors(u *unit) {
 	u.end()
 	u.transpose()
 
-	// peak does n turns of peakFMAs independent fused multiply-adds.
+	// peak does n turns of 24 multiply-adds, in as many chains as registers
+	// allow.
 	u.begin("peak", "", []arg{{"n", "int"}}, []string{"CX"})
-	u.p("VXORPS X0, X0, X0")
+	chains := min(24, u.regs-4)
+	for i := range chains + 2 {
+		u.p("V%s %s, %s, %s", u.xor(), v(i), v(i), v(i))
+	}
 	u.label("loop")
-	for i := range 12 {
-		u.p("VFMADD231PS %s, %s, %s", v(0), v(0), v(1+i))
+	for i := range 24 {
+		u.p("VFMADD231PS %s, %s, %s", v(0), v(1), v(2+i%chains))
 	}
 	u.p("DECQ CX")
 	u.p("JNZ %s", u.at("loop"))
@@ -368,53 +372,52 @@ func (u *unit) xor() string {
 	return "XORPS"
 }
 
-// transpose writes dst[c*ldd+r] = src[r*lds+c] for 16 rows and columns; ldd and
-// lds are bytes. A register collects four columns of every fourth row, and four
-// such registers are transposed within their 128-bit lanes.
+// transpose writes dst[c*ldd+r] = src[r*lds+c] for 16 rows r and cols columns;
+// ldd and lds are bytes. A register collects four columns of every fourth row,
+// and four such registers are transposed within their 128-bit lanes.
 func (u *unit) transpose() {
-	u.begin("transpose", "", []arg{{"dst", "*float32"}, {"src", "*float32"}, {"ldd", "int"}, {"lds", "int"}}, []string{"DI", "SI", "R8", "R9"})
+	u.begin("transpose", "", []arg{{"dst", "*float32"}, {"src", "*float32"}, {"ldd", "int"}, {"lds", "int"}, {"cols", "int"}}, []string{"DI", "SI", "R8", "R9", "CX"})
 	u.p("LEAQ (R9)(R9*2), R10") // three rows
 	u.p("LEAQ (R8)(R8*2), R11")
 	parts := u.bytes / 16 // 128-bit lanes
-	for half := 0; half < 16/(4*parts); half++ {
-		// BX, DX, R12, R13: rows 0, 4, 8, 12 of this half.
-		rows := []string{"BX", "DX", "R12", "R13"}[:parts]
-		u.p("MOVQ SI, BX")
+	rows := []string{"BX", "DX", "R12", "R13"}[:parts]
+	u.label("columns")
+	u.p("MOVQ SI, BX")
+	for half := range 16 / (4 * parts) {
 		for i := 1; i < parts; i++ {
 			u.p("LEAQ (%s)(R9*4), %s", rows[i-1], rows[i])
 		}
-		u.p("MOVQ DI, AX")
-		for c := 0; c < 16; c += 4 {
-			for i := range 4 {
-				idx := []string{"", "(R9*1)", "(R9*2)", "(R10*1)"}[i]
-				u.p("VMOVUPS %d(%s)%s, X%d", c*4, rows[0], idx, i)
-				for l := 1; l < parts; l++ {
-					mem := fmt.Sprintf("%d(%s)%s", c*4, rows[l], idx)
-					if u.is512() {
-						u.p("VINSERTF32X4 $%d, %s, Z%d, Z%d", l, mem, i, i)
-					} else {
-						u.p("VINSERTF128 $%d, %s, Y%d, Y%d", l, mem, i, i)
-					}
+		for i := range 4 {
+			idx := []string{"", "(R9*1)", "(R9*2)", "(R10*1)"}[i]
+			u.p("VMOVUPS (%s)%s, X%d", rows[0], idx, i)
+			for l := 1; l < parts; l++ {
+				if u.is512() {
+					u.p("VINSERTF32X4 $%d, (%s)%s, Z%d, Z%d", l, rows[l], idx, i, i)
+				} else {
+					u.p("VINSERTF128 $%d, (%s)%s, Y%d, Y%d", l, rows[l], idx, i, i)
 				}
 			}
-			v := u.v
-			u.p("VUNPCKLPS %s, %s, %s", v(1), v(0), v(4))
-			u.p("VUNPCKHPS %s, %s, %s", v(1), v(0), v(5))
-			u.p("VUNPCKLPS %s, %s, %s", v(3), v(2), v(6))
-			u.p("VUNPCKHPS %s, %s, %s", v(3), v(2), v(7))
-			u.p("VUNPCKLPD %s, %s, %s", v(6), v(4), v(8))
-			u.p("VUNPCKHPD %s, %s, %s", v(6), v(4), v(9))
-			u.p("VUNPCKLPD %s, %s, %s", v(7), v(5), v(10))
-			u.p("VUNPCKHPD %s, %s, %s", v(7), v(5), v(11))
-			for j := range 4 {
-				idx := []string{"", "(R8*1)", "(R8*2)", "(R11*1)"}[j]
-				u.p("VMOVUPS %s, (AX)%s", v(8+j), idx)
-			}
-			u.p("LEAQ (AX)(R8*4), AX")
 		}
-		u.p("ADDQ $%d, DI", u.bytes)
-		u.p("LEAQ (SI)(R9*%d), SI", u.wide()/2)
-		u.p("LEAQ (SI)(R9*%d), SI", u.wide()/2)
+		v := u.v
+		u.p("VUNPCKLPS %s, %s, %s", v(1), v(0), v(4))
+		u.p("VUNPCKHPS %s, %s, %s", v(1), v(0), v(5))
+		u.p("VUNPCKLPS %s, %s, %s", v(3), v(2), v(6))
+		u.p("VUNPCKHPS %s, %s, %s", v(3), v(2), v(7))
+		u.p("VUNPCKLPD %s, %s, %s", v(6), v(4), v(8))
+		u.p("VUNPCKHPD %s, %s, %s", v(6), v(4), v(9))
+		u.p("VUNPCKLPD %s, %s, %s", v(7), v(5), v(10))
+		u.p("VUNPCKHPD %s, %s, %s", v(7), v(5), v(11))
+		for j := range 4 {
+			idx := []string{"", "(R8*1)", "(R8*2)", "(R11*1)"}[j]
+			u.p("VMOVUPS %s, %d(DI)%s", v(8+j), half*u.bytes, idx)
+		}
+		if half == 0 && !u.is512() {
+			u.p("LEAQ (%s)(R9*4), BX", rows[parts-1])
+		}
 	}
+	u.p("ADDQ $16, SI")
+	u.p("LEAQ (DI)(R8*4), DI")
+	u.p("SUBQ $4, CX")
+	u.p("JG %s", u.at("columns"))
 	u.end()
 }

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Ours against the peers, in turn, in the same run: prints the ratio of medians.
+
+    python bench/compare.py --model SmolLM2-135M-Instruct.Q4_1.gguf [--times 3] [--work generate,dpo,sft] [--json out.json]
+
+Run from the repository root with the Python of bench/reference/requirements.txt. Ours is the command --ours, which
+must print a JSON line with tokens/s under dpo_step, sft_step or generate16 (bench/engine does). Every round runs ours,
+then the peer, so that a busy machine slows both.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+NAMES = {"generate": "generate16", "dpo": "dpo_step", "sft": "sft_step"}
+
+
+def figures(command):
+    """Runs a command and returns {name: tokens/s} from the last JSON object it printed."""
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if run.returncode:
+        raise SystemExit(f"{shlex.join(command)}: exit status {run.returncode}; its messages stand above")
+    found = {}
+    for line in run.stdout.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            value = value.get("tokens_per_s", value)
+            for name in NAMES.values():
+                v = value.get(name)
+                v = v.get("tokens_per_second") if isinstance(v, dict) else v
+                if isinstance(v, (int, float)):
+                    found[name] = float(v)
+    if not found:
+        raise SystemExit(f"{shlex.join(command)}: printed no JSON line with {', '.join(NAMES.values())}")
+    return found
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("--model", required=True)
+    a.add_argument("--ours", default="go run ./bench/engine --model {model} --threads {threads}",
+                   help="command of our side; {model} and {threads} are filled in")
+    a.add_argument("--times", type=int, default=3)
+    a.add_argument("--work", default="generate,dpo,sft")
+    a.add_argument("--rows", type=int, default=3, help="timed training steps a round")
+    a.add_argument("--threads", type=int, default=2)
+    a.add_argument("--json")
+    o = a.parse_args()
+    work = o.work.split(",")
+    if o.times < 3:
+        print("note: fewer than 3 rounds give no usable median", file=sys.stderr)
+    ours = [p.format(model=o.model, threads=o.threads) for p in shlex.split(o.ours)]
+    peers = []
+    common = ["--model", o.model, "--threads", str(o.threads)]
+    if "generate" in work:
+        peers.append([sys.executable, os.path.join(HERE, "peers", "generate_transformers.py"), *common])
+    train = [x for x in work if x in ("dpo", "sft")]
+    if train:
+        peers.append([sys.executable, os.path.join(HERE, "peers", "train_trl.py"), *common, "--rows", str(o.rows),
+                      "--work", ",".join(train)])
+
+    seen = {NAMES[x]: ([], []) for x in work}
+    for i in range(o.times):
+        mine = figures(ours)
+        theirs = {}
+        for p in peers:
+            theirs.update(figures(p))
+        for name, (us, them) in seen.items():
+            if name in mine and name in theirs:
+                us.append(mine[name])
+                them.append(theirs[name])
+                print(f"round {i + 1} {name}: ours {mine[name]:.1f}, peer {theirs[name]:.1f} tokens/s", flush=True)
+            else:
+                print(f"round {i + 1} {name}: missing from {'ours' if name not in mine else 'the peer'}", flush=True)
+    print(f"\n{'work':<12} {'ours':>10} {'peer':>10} {'ratio':>7}   medians of {o.times}, tokens/s, {o.threads} threads")
+    out = {}
+    for name, (us, them) in seen.items():
+        if us:
+            u, t = statistics.median(us), statistics.median(them)
+            out[name] = {"ours": u, "peer": t, "ratio": u / t, "rounds": list(zip(us, them))}
+            print(f"{name:<12} {u:>10.1f} {t:>10.1f} {u / t:>6.2f}x")
+    line = json.dumps(out)
+    print(line)
+    if o.json:
+        with open(o.json, "w") as f:
+            f.write(line + "\n")
+    return 0 if len(out) == len(seen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -70,7 +70,7 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 	if err != nil {
 		return ChunkOutput{}, err
 	}
-	intro, seeds := p.Spec.Introspection, constitution.InteractionSeeds()
+	intro, seeds, system := p.Spec.Introspection, constitution.InteractionSeeds(), interactionSystem(p, c)
 	turns := intro.Turns | 1 // the trained side has the last word
 	lim := limits(intro.Filter)
 	if lim.MinChars > 0 {
@@ -88,7 +88,7 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 			if t.drop != "" {
 				continue
 			}
-			ids, err := m.Chat.Prompt(t.messages(c.InteractionSystem(), turn%2 == 0))
+			ids, err := m.Chat.Prompt(t.messages(system, turn%2 == 0))
 			if err != nil {
 				return ChunkOutput{}, fatal(BadInput, fmt.Errorf("conversation %s: %w", t.id, err))
 			}
@@ -109,9 +109,9 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 	}
 	convs := make([]dataset.Conversation, len(talks))
 	for i, t := range talks {
-		v := dataset.Conversation{ID: t.id, Kind: "interaction", TemplateID: rows[i].Source, PromptText: t.opener, SourceSystemPrompt: c.InteractionSystem(),
+		v := dataset.Conversation{ID: t.id, Kind: "interaction", TemplateID: rows[i].Source, PromptText: t.opener, SourceSystemPrompt: system,
 			Turns: len(t.said), Tokens: t.tokens, Drop: t.drop}
-		for _, msg := range t.messages(c.InteractionSystem(), true) {
+		for _, msg := range t.messages(c.InteractionTrainingSystem(), true) { // no traits where the model learns
 			v.Messages = append(v.Messages, dataset.Message{Role: msg.Role, Content: msg.Content})
 		}
 		convs[i] = v

@@ -147,7 +147,7 @@ func (v *evaluator) answer(ctx context.Context, prompts []string) ([]Answer, err
 	}
 	err := sample.Generate(ctx, v.m.Model, v.stack, reqs, sample.Options{MaxRows: 32, Decode: v.m.Tokens.DecodeText,
 		Progress: func(done, tokens int) {
-			v.live.set(func(l *Live) { l.Done, l.Total, l.Tokens = done, len(prompts), tokens })
+			v.live.set(func(l *Live) { l.Done, l.Total, l.Tokens = done, len(prompts), l.Tokens+tokens })
 		}},
 		func(i int, r sample.Result) error {
 			out[i] = Answer{Prompt: prompts[i], Response: v.m.Tokens.DecodeText(r.Tokens), Finish: r.Finish}
@@ -190,10 +190,11 @@ func (v *evaluator) score(ctx context.Context, before []chat.Message, rows []con
 // EncodeAnswer lays out before + prompt + response with only the last assistant turn and its end token masked in.
 func EncodeAnswer(m *Loaded, before []chat.Message, prompt, response string) (train.Example, error) {
 	msgs := append(append([]chat.Message{}, before...), chat.Message{Role: "user", Content: prompt}, chat.Message{Role: "assistant", Content: response})
-	ids, mask, err := m.Chat.Encode(msgs)
+	rows, err := m.Chat.EncodeTurns(msgs)
 	if err != nil {
 		return train.Example{}, fmt.Errorf("score %q: %w", prompt, err)
 	}
+	ids, mask := rows[len(rows)-1].IDs, rows[len(rows)-1].Mask
 	i := len(mask) - 1
 	for ; i >= 0 && !mask[i]; i-- {
 	}

@@ -92,9 +92,14 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 		reqs[i] = sample.Request{Key: rowKey(in.Role, q.ID), Prompt: ids, Params: params(r.sampling, p.Spec.Seed, m)}
 	}
 	err = sample.Generate(ctx, m.Model, stack, reqs, sample.Options{MaxRows: r.parallel, Decode: m.Tokens.DecodeText,
-		Progress: func(done, tokens int) { live.set(func(l *Live) { l.Done, l.Tokens = done, tokens }) }},
+		Progress: func(done, tokens int) { live.set(func(l *Live) { l.Done, l.Tokens = done, l.Tokens+tokens }) }},
 		func(i int, res sample.Result) error {
-			out[i] = response(rows[i], m.Tokens.DecodeText(res.Tokens), res.Finish, len(res.Tokens), sum(res), r.limits)
+			judged := res.Finish
+			if r.keepCut && judged == "length" {
+				judged = "stop"
+			}
+			out[i] = response(rows[i], m.Tokens.DecodeText(res.Tokens), judged, len(res.Tokens), sum(res), r.limits)
+			out[i].Finish = res.Finish
 			return nil
 		})
 	if err != nil {
@@ -111,6 +116,7 @@ type role struct {
 	sampling spec.Sampling
 	limits   dataset.Limits
 	parallel int
+	keepCut  bool // an answer cut at max_tokens is not dropped for that
 }
 
 func roleOf(name string, p Plan, c *constitution.Constitution) (role, error) {
@@ -122,9 +128,9 @@ func roleOf(name string, p Plan, c *constitution.Constitution) (role, error) {
 	case RoleStudent:
 		l := limits(pref.Filter)
 		l.AllowIdentity = true // a plain answer may say that it is a model: that is what is to be unlearned
-		return role{model: p.Model, sampling: pref.Student, limits: l, parallel: pref.Parallel}, nil
+		return role{model: p.Model, sampling: pref.Student, limits: l, parallel: pref.Parallel, keepCut: pref.KeepCutRejected}, nil
 	case RoleReflection:
-		return role{model: p.Model, system: c.ReflectionSystem(), sampling: intro.Reflection, limits: limits(intro.Filter), parallel: intro.Parallel}, nil
+		return role{model: p.Model, system: reflectionSystem(p, c), sampling: intro.Reflection, limits: limits(intro.Filter), parallel: intro.Parallel}, nil
 	}
 	return role{}, fmt.Errorf("activities: role %q is not known", name)
 }
@@ -137,6 +143,21 @@ func teacherContext(p Plan, c *constitution.Constitution) (string, []constitutio
 	}
 	ex := c.TeacherExamples()
 	return system, ex[:min(len(ex), p.Spec.TeacherOptions.Examples)]
+}
+
+// reflectionSystem and interactionSystem follow the teacher's form: a model that needs the short one needs it here too.
+func reflectionSystem(p Plan, c *constitution.Constitution) string {
+	if p.Spec.TeacherOptions.System == "short" {
+		return c.ReflectionSystemShort()
+	}
+	return c.ReflectionSystem()
+}
+
+func interactionSystem(p Plan, c *constitution.Constitution) string {
+	if p.Spec.TeacherOptions.System == "short" {
+		return c.InteractionSystemShort()
+	}
+	return c.InteractionSystem()
 }
 
 // before is the conversation that stands before every prompt.

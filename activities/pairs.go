@@ -64,7 +64,7 @@ func (d *Data) JoinPairs(ctx context.Context, in JoinPairsInput) (Stage, error) 
 				Prompt:   []dataset.Message{{Role: "user", Content: c.Prompt}},
 				Chosen:   []dataset.Message{{Role: "assistant", Content: c.Text}},
 				Rejected: []dataset.Message{{Role: "assistant", Content: r.Text}},
-				ID:       c.ID, Source: p.Spec.Teacher, Teacher: teacherName, Student: p.Model.Name, ChosenTokens: c.Tokens, RejectedTokens: r.Tokens})
+				ID:       c.ID, Source: p.Spec.Teacher, Teacher: teacherName, Student: p.Model.Name, ChosenTokens: c.Tokens, RejectedTokens: r.Tokens, RejectedFinish: r.Finish})
 		}
 	}
 	st.Kept = int64(len(pairs))

@@ -15,6 +15,8 @@ type Record struct {
 	Error  string    `json:"error,omitempty"`
 	Plan   store.Ref `json:"plan"`
 	Stages []Stage   `json:"stages"`
+	// Warnings are what looked wrong, computed while the run went.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 func runStream(id string) string { return "runs/" + id }

@@ -32,6 +32,7 @@ type TrainInput struct {
 type trainingRows struct {
 	pairs   []train.Pair
 	rows    []train.Row
+	kept    int // rows of the data set
 	dropped map[string]int64
 	turns   int64 // early turns left out of too-long conversations
 	tokens  int64
@@ -72,21 +73,33 @@ func (e *Engine) tokens(ctx context.Context, in TrainInput, p Plan, m *Loaded) (
 	return r, nil
 }
 
-func encode(m *Loaded, id string, msgs []dataset.Message) (train.Example, error) {
+// encode lays messages out as training rows: one, or one an assistant turn where the model's template rewrites history.
+func encode(m *Loaded, id string, msgs []dataset.Message) ([]train.Example, error) {
 	cm := make([]chat.Message, len(msgs))
 	for i, x := range msgs {
 		cm[i] = chat.Message{Role: x.Role, Content: x.Content}
 	}
-	ids, mask, err := m.Chat.Encode(cm)
+	rows, err := m.Chat.EncodeTurns(cm)
 	if err != nil {
-		return train.Example{}, fatal(BadInput, fmt.Errorf("row %s: %w", id, err))
+		return nil, fatal(BadInput, fmt.Errorf("row %s: %w", id, err))
 	}
-	for _, on := range mask {
-		if on {
-			return train.Example{Tokens: ids, Mask: mask}, nil
-		}
+	out := make([]train.Example, len(rows))
+	for i, r := range rows {
+		out[i] = train.Example{Tokens: r.IDs, Mask: r.Mask}
 	}
-	return train.Example{}, fatal(BadInput, fmt.Errorf("row %s has no assistant token to train on; its messages must hold an assistant turn", id))
+	return out, nil
+}
+
+// encodePair lays out one side of a pair, which must end in its only assistant turn.
+func encodePair(m *Loaded, id string, prompt, answer []dataset.Message) (train.Example, error) {
+	rows, err := encode(m, id, append(append([]dataset.Message{}, prompt...), answer...))
+	if err != nil {
+		return train.Example{}, err
+	}
+	if len(rows) != 1 {
+		return train.Example{}, fatal(BadInput, fmt.Errorf("row %s: this model's template rewrites earlier turns, so a pair can have one assistant turn only", id))
+	}
+	return rows[0], nil
 }
 
 func (r *trainingRows) readPairs(ctx context.Context, s *store.Store, in TrainInput, m *Loaded, limit int) error {
@@ -95,22 +108,36 @@ func (r *trainingRows) readPairs(ctx context.Context, s *store.Store, in TrainIn
 		return err
 	}
 	for _, x := range rows {
-		c, err := encode(m, x.ID, append(append([]dataset.Message{}, x.Prompt...), x.Chosen...))
+		c, err := encodePair(m, x.ID, x.Prompt, x.Chosen)
 		if err != nil {
 			return err
 		}
-		j, err := encode(m, x.ID, append(append([]dataset.Message{}, x.Prompt...), x.Rejected...))
+		j, err := encodePair(m, x.ID, x.Prompt, x.Rejected)
 		if err != nil {
 			return err
+		}
+		if x.RejectedFinish == "length" {
+			noEnd(j.Mask)
 		}
 		if max(len(c.Tokens), len(j.Tokens)) > limit {
 			r.dropped["too_many_tokens"]++
 			continue
 		}
 		r.tokens += int64(len(c.Tokens) + len(j.Tokens))
+		r.kept++
 		r.pairs = append(r.pairs, train.Pair{ID: x.ID, Chosen: c, Rejected: j})
 	}
 	return nil
+}
+
+// noEnd takes the end token of the last turn out of the mask: an answer that was cut did not end there.
+func noEnd(mask []bool) {
+	for i := len(mask) - 1; i >= 0; i-- {
+		if mask[i] {
+			mask[i] = false
+			return
+		}
+	}
 }
 
 func (r *trainingRows) readTalks(ctx context.Context, s *store.Store, in TrainInput, m *Loaded, limit int) error {
@@ -120,12 +147,12 @@ func (r *trainingRows) readTalks(ctx context.Context, s *store.Store, in TrainIn
 	}
 	for _, x := range rows {
 		msgs := x.Messages
-		var ex train.Example
+		var ex []train.Example
 		for {
 			if ex, err = encode(m, x.ID, msgs); err != nil {
 				return err
 			}
-			if len(ex.Tokens) <= limit {
+			if longest(ex) <= limit {
 				break
 			}
 			shorter := dropEarly(msgs)
@@ -135,14 +162,29 @@ func (r *trainingRows) readTalks(ctx context.Context, s *store.Store, in TrainIn
 			r.turns += int64(len(msgs) - len(shorter))
 			msgs = shorter
 		}
-		if len(ex.Tokens) > limit {
+		if longest(ex) > limit {
 			r.dropped["too_many_tokens"]++
 			continue
 		}
-		r.tokens += int64(len(ex.Tokens))
-		r.rows = append(r.rows, train.Row{ID: x.ID, Example: ex})
+		r.kept++
+		for i, e := range ex {
+			id := x.ID
+			if len(ex) > 1 {
+				id = fmt.Sprintf("%s#%d", x.ID, i)
+			}
+			r.tokens += int64(len(e.Tokens))
+			r.rows = append(r.rows, train.Row{ID: id, Example: e})
+		}
 	}
 	return nil
+}
+
+func longest(ex []train.Example) int {
+	n := 0
+	for _, e := range ex {
+		n = max(n, len(e.Tokens))
+	}
+	return n
 }
 
 // dropEarly leaves out the first exchange after the system message, or returns nil when only one is left.
@@ -159,7 +201,8 @@ func dropEarly(msgs []dataset.Message) []dataset.Message {
 
 // PrepareOutput says what a training will do.
 type PrepareOutput struct {
-	Rows    int              `json:"rows"`
+	Rows    int              `json:"rows"` // training rows
+	Kept    int              `json:"kept"` // rows of the data set behind them
 	Steps   int              `json:"steps"`
 	Tokens  int64            `json:"tokens"`
 	Dropped map[string]int64 `json:"dropped,omitempty"`
@@ -185,7 +228,7 @@ func (e *Engine) PrepareTraining(ctx context.Context, in TrainInput) (PrepareOut
 	if r.len() == 0 {
 		return PrepareOutput{}, fatal(StageFailed, fmt.Errorf("%s: no row is left to train on; dropped: %v; raise %s.max_length %d", in.Kind, r.dropped, in.Kind, t.MaxLength))
 	}
-	return PrepareOutput{Rows: r.len(), EarlyMessages: r.turns, Steps: trainOptions(in.Kind, t, p.Spec.Seed, r.len()).Steps(r.len()), Tokens: r.tokens, Dropped: counts(r.dropped)}, nil
+	return PrepareOutput{Rows: r.len(), Kept: r.kept, EarlyMessages: r.turns, Steps: trainOptions(in.Kind, t, p.Spec.Seed, r.len()).Steps(r.len()), Tokens: r.tokens, Dropped: counts(r.dropped)}, nil
 }
 
 // trainOptions maps the spec's names to the trainer's.

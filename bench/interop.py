@@ -37,6 +37,7 @@ import transformers
 from datasets import load_dataset
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 import losses
@@ -142,8 +143,7 @@ def scores(o, tok, name, folder):
 
 
 def dataset(o, name):
-    return load_dataset("parquet", data_dir=os.path.join(o.export, "data", name), split="train",
-                        cache_dir=os.path.join(o.work, "cache"))
+    return load_dataset(os.path.join(o.export, "data", name), split="train", cache_dir=os.path.join(o.work, "cache"))
 
 
 def loads(o, name, columns):
@@ -164,6 +164,7 @@ def options(cls, o, name, **more):
 
 
 def one_step(trainer):
+    trainer.remove_callback(PrinterCallback)  # one line a check is enough
     before = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
     trainer.train()
     loss = next(h["loss"] for h in trainer.state.log_history if "loss" in h)

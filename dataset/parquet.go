@@ -2,6 +2,8 @@ package dataset
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -9,11 +11,13 @@ import (
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
 )
 
 const (
-	rowGroup = 1000    // rows of a row group, and of one write: fixed, because both shape the bytes
-	maxRows  = 1 << 26 // a file that claims more was not made here
+	rowGroup  = 1000    // rows of a row group, and of one write: fixed, because both shape the bytes
+	maxRows   = 1 << 26 // a file that claims more was not made here
+	maxColumn = 1 << 31 // bytes of one column of a row group
 )
 
 // EncodeParquet returns rows as one Parquet file: zstd, row groups of 1000 rows, lists in the standard three-level form. The bytes depend on rows and meta
@@ -66,12 +70,18 @@ func DecodeParquet[T any](data []byte) (rows []T, err error) {
 	bad := func(err error) ([]T, error) {
 		return nil, fmt.Errorf("dataset: read Parquet: %w; is this a complete Parquet file of this kind of row?", err)
 	}
+	if err := checkFooter(data); err != nil {
+		return bad(err)
+	}
 	f, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
 	if err != nil {
 		return bad(err)
 	}
 	if n := f.NumRows(); n < 0 || n > maxRows {
 		return bad(fmt.Errorf("it claims %d rows", n))
+	}
+	if err := checkChunks(f.Metadata(), int64(len(data))); err != nil {
+		return bad(err)
 	}
 	schema := parquet.SchemaOf(new(T))
 	if err := checkColumns(schema, f.Schema()); err != nil {
@@ -98,6 +108,37 @@ func DecodeParquet[T any](data []byte) (rows []T, err error) {
 		return bad(fmt.Errorf("it claims %d rows and holds %d", f.NumRows(), len(rows)))
 	}
 	return rows, nil
+}
+
+// checkFooter looks at the end of the file, where its metadata and their length stand: the library makes room for any length.
+func checkFooter(data []byte) error {
+	const magic = "PAR1"
+	n := len(data)
+	if n < 12 || string(data[:4]) != magic || string(data[n-4:]) != magic {
+		return errors.New("it does not begin and end as one")
+	}
+	if size := binary.LittleEndian.Uint32(data[n-8:]); int64(size) > int64(n-12) {
+		return fmt.Errorf("its metadata have %d bytes in a file of %d", size, n)
+	}
+	return nil
+}
+
+// checkChunks refuses what the library can not be trusted with: some of its decompressors do not end on damaged data.
+func checkChunks(meta *format.FileMetaData, size int64) error {
+	for _, group := range meta.RowGroups {
+		for _, column := range group.Columns {
+			m := column.MetaData
+			switch m.Codec {
+			case format.Uncompressed, format.Snappy, format.Zstd:
+			default:
+				return fmt.Errorf("compression %s is not supported, write it with zstd", m.Codec)
+			}
+			if m.TotalCompressedSize < 0 || m.TotalCompressedSize > size || m.TotalUncompressedSize < 0 || m.TotalUncompressedSize > maxColumn {
+				return fmt.Errorf("a column of %d bytes (%d uncompressed) in a file of %d", m.TotalCompressedSize, m.TotalUncompressedSize, size)
+			}
+		}
+	}
+	return nil
 }
 
 // checkColumns compares leaf columns. Some writers call the element of a list "item".

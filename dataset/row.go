@@ -41,6 +41,7 @@ type Pair struct {
 	Student        string    `json:"student" parquet:"student,dict"`
 	ChosenTokens   int       `json:"chosen_tokens" parquet:"chosen_tokens"`
 	RejectedTokens int       `json:"rejected_tokens" parquet:"rejected_tokens"`
+	RejectedFinish string    `json:"rejected_finish" parquet:"rejected_finish,dict"` // stop, or length: cut, so that no end follows
 }
 
 // Conversation is one introspection row: a reflection or an interaction. Trainers read the column messages alone; no other

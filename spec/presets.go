@@ -26,8 +26,8 @@ func demo() Spec {
 		TeacherOptions: TeacherOptions{System: "short", Examples: 3, Concurrency: 8},
 		Preferences: Preferences{Pairs: 96, MinPairs: 48, MaxCandidates: 480, Repeats: 2, Sources: []string{"constitution", "pool", "user"},
 			Teacher: Sampling{Temperature: .7, TopP: .95, RepetitionPenalty: 1.05, MaxTokens: 72},
-			Student: Sampling{Temperature: .7, TopP: .95, RepetitionPenalty: 1.05, MaxTokens: 72},
-			Filter:  Filter{MinChars: 2, MaxChars: 5000}, Chunk: 64, Parallel: 32},
+			Student: Sampling{Temperature: .7, TopP: .95, RepetitionPenalty: 1.05, MaxTokens: 56}, KeepCutRejected: true,
+			Filter: Filter{MinChars: 2, MaxChars: 5000}, Chunk: 64, Parallel: 32},
 		DPO: dpo,
 		Introspection: Introspection{Reflections: 64, Interactions: 8, Turns: 4, Oversample: 3, ReflectionTop: 10,
 			Reflection:  Sampling{Temperature: .7, TopP: .95, RepetitionPenalty: 1.1, MaxTokens: 128},
@@ -48,7 +48,7 @@ func paperScale() Spec {
 	answer := draw
 	answer.MaxTokens = 1024
 	s.Preferences.Pairs, s.Preferences.MinPairs, s.Preferences.MaxCandidates, s.Preferences.Repeats = 1500, 750, 6000, 8
-	s.Preferences.Teacher, s.Preferences.Student = answer, answer
+	s.Preferences.Teacher, s.Preferences.Student, s.Preferences.KeepCutRejected = answer, answer, false
 	s.DPO.Rank, s.DPO.Alpha, s.DPO.Beta, s.DPO.NLL, s.DPO.LearningRate, s.DPO.BatchSize, s.DPO.Epochs, s.DPO.MaxLength = 32, 32, .1, 0, 1e-5, 4, 3, 2048
 	s.SFT.Rank, s.SFT.Alpha, s.SFT.LearningRate, s.SFT.BatchSize, s.SFT.Epochs, s.SFT.MaxLength = 64, 32, 5e-6, 8, 3, 2048
 	s.DPO.MicroTokens, s.SFT.MicroTokens = 4096, 4096

@@ -77,12 +77,15 @@ type Preferences struct {
 	// Prompts is "ref:KEY" of the user's own prompts, used beside the constitution's questions and the general pool.
 	Prompts string `json:"prompts,omitempty"`
 	// Sources are the prompt sources in use: constitution, pool, user (recorded is implied by that teacher).
-	Sources  []string `json:"sources"`
-	Teacher  Sampling `json:"teacher"`
-	Student  Sampling `json:"student"`
-	Filter   Filter   `json:"filter"`
-	Chunk    int      `json:"chunk"`
-	Parallel int      `json:"parallel_rows"`
+	Sources []string `json:"sources"`
+	Teacher Sampling `json:"teacher"`
+	Student Sampling `json:"student"`
+	// KeepCutRejected keeps rejected answers that were cut at student.max_tokens: what was said is trained on, without an
+	// end token after it. A model that rambles would otherwise leave few pairs. Chosen answers always end by themselves.
+	KeepCutRejected bool   `json:"keep_cut_rejected"`
+	Filter          Filter `json:"filter"`
+	Chunk           int    `json:"chunk"`
+	Parallel        int    `json:"parallel_rows"`
 }
 
 // Training is one adapter's training, DPO or SFT.

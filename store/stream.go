@@ -226,11 +226,14 @@ func parseHead(data []byte) (Head, error) {
 	return h, nil
 }
 
-// ReadFiles reads all files of a head and checks them; a damaged one gives ErrCorrupt (then Head.Previous may help).
+// ReadFiles reads all files of a head and checks them; a damaged or missing one gives ErrCorrupt (then Head.Previous may help).
 func (s *Store) ReadFiles(ctx context.Context, h Head) (map[string][]byte, error) {
 	files := make(map[string][]byte, len(h.Files))
 	for _, name := range slices.Sorted(maps.Keys(h.Files)) {
 		data, err := s.Get(ctx, h.Files[name])
+		if errors.Is(err, ErrNotFound) {
+			err = fmt.Errorf("%w: it is missing: %w", ErrCorrupt, err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("store: file %q of step %d: %w", name, h.Step, err)
 		}

@@ -103,7 +103,7 @@ func TestDamagedNewestCommitFallsBack(t *testing.T) {
 	if err := os.Remove(file(t, c, h.Files["trainer.json"].Key)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.ReadFiles(ctx, h); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.ReadFiles(ctx, h); !errors.Is(err, store.ErrCorrupt) || !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("missing file: %v", err)
 	}
 	h, ok := claim.UsePrevious()

@@ -149,7 +149,7 @@ func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput)
 
 func (r *run) record(ctx workflow.Context) error {
 	return workflow.ExecuteActivity(onData(ctx, "record the run"), data.RecordRun,
-		activities.Record{ID: r.ID, State: r.State, Error: r.Error, Plan: r.brief.Plan, Stages: r.done}).Get(ctx, nil)
+		activities.Record{ID: r.ID, State: r.State, Error: r.Error, Plan: r.brief.Plan, Stages: r.done, Warnings: r.warnings()}).Get(ctx, nil)
 }
 
 func (r *run) index(kind string) int {

@@ -63,7 +63,7 @@ func newSuite(t *testing.T) *suite {
 	s.OnActivity("JoinPairs", mock.Anything, mock.Anything).Return(activities.Stage{Kind: activities.KindPreferences, Key: "p", Parts: []store.Ref{ref("pairs")}, Rows: 32, Kept: 16}, nil)
 	s.OnActivity("JoinIntrospection", mock.Anything, mock.Anything).Return(activities.Stage{Kind: activities.KindIntrospection, Key: "i", Parts: []store.Ref{ref("talks")}, Rows: 12, Kept: 6}, nil)
 	s.OnActivity("KeepStage", mock.Anything, mock.Anything).Return(func(_ context.Context, st activities.Stage) (activities.Stage, error) { return st, nil })
-	s.OnActivity("PrepareTraining", mock.Anything, mock.Anything).Return(activities.PrepareOutput{Rows: 16, Steps: 10}, nil)
+	s.OnActivity("PrepareTraining", mock.Anything, mock.Anything).Return(activities.PrepareOutput{Rows: 16, Kept: 16, Steps: 10}, nil)
 	s.OnActivity("ReferenceLogProbs", mock.Anything, mock.Anything).Return(activities.ChunkOutput{Chain: ref("reference"), Rows: 16, Kept: 16}, nil)
 	step := map[string]int{}
 	s.OnActivity("TrainSegment", mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.TrainInput) (activities.SegmentOutput, error) {

@@ -43,7 +43,7 @@ func GenerateIntrospection(ctx workflow.Context, input Input) (activities.Stage,
 		before := s.Kept
 		err := s.chunks(ctx, set.Count, target, b.Chunk, func(ctx workflow.Context, from, to int) (int64, int64, error) {
 			s.Step = fmt.Sprintf("%s %d to %d", what, from, to)
-			s.show(ctx)
+			s.tell(ctx)
 			var o activities.ChunkOutput
 			err := workflow.ExecuteActivity(onEngine(ctx, s.Step), run,
 				activities.ChunkInput{Plan: b.Plan, Role: kind, Prompts: set.Index, From: from, To: to, Adapters: adapters, Previous: last}).Get(ctx, &o)

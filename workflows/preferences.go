@@ -33,7 +33,7 @@ func GeneratePreferences(ctx workflow.Context, input Input) (activities.Stage, e
 	var chosen, rejected *store.Ref
 	err = s.chunks(ctx, set.Count, b.Pairs, b.PairChunk, func(ctx workflow.Context, from, to int) (int64, int64, error) {
 		s.Step = fmt.Sprintf("teacher answers prompts %d to %d", from, to)
-		s.show(ctx)
+		s.tell(ctx)
 		in := activities.ChunkInput{Plan: b.Plan, Role: activities.RoleTeacher, Prompts: set.Index, From: from, To: to, Previous: chosen}
 		var t, u activities.ChunkOutput
 		var err error
@@ -47,7 +47,7 @@ func GeneratePreferences(ctx workflow.Context, input Input) (activities.Stage, e
 		}
 		chosen = ref(t.Chain)
 		s.Step = fmt.Sprintf("student answers %d prompts", t.Kept)
-		s.show(ctx)
+		s.tell(ctx)
 		in.Role, in.Only, in.Previous = activities.RoleStudent, chosen, rejected
 		if err := workflow.ExecuteActivity(onEngine(ctx, s.Step), engine.Generate, in).Get(ctx, &u); err != nil {
 			return 0, 0, err

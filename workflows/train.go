@@ -52,7 +52,7 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 	if err := workflow.ExecuteActivity(onEngine(ctx, "tokenise and check the rows"), engine.PrepareTraining, t).Get(ctx, &prep); err != nil {
 		return activities.Stage{}, err
 	}
-	s.Total, s.Kept, s.Rows, s.Dropped = int64(prep.Steps), int64(prep.Rows), source.Kept, prep.Dropped
+	s.Total, s.Kept, s.Rows, s.Dropped = int64(prep.Steps), int64(prep.Kept), source.Kept, prep.Dropped
 	if in.Kind == activities.KindDPO {
 		if t.Reference, err = s.reference(ctx, t, prep.Rows); err != nil {
 			return activities.Stage{}, err
@@ -62,7 +62,7 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 	if err != nil {
 		return activities.Stage{}, err
 	}
-	return s.finish(ctx, activities.Stage{Kind: in.Kind, Key: key, Rows: source.Kept, Kept: int64(prep.Rows), Dropped: prep.Dropped,
+	return s.finish(ctx, activities.Stage{Kind: in.Kind, Key: key, Rows: source.Kept, Kept: int64(prep.Kept), Dropped: prep.Dropped,
 		Adapter: out.Adapter, Metrics: out.Metrics, Timings: out.Timings, Values: out.Values})
 }
 

@@ -15,7 +15,9 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"time"
@@ -26,8 +28,20 @@ import (
 func main() {
 	turns := flag.Int("turns", 15, "measurements per line; the median is printed")
 	only := flag.String("only", "", "run lines whose name contains this")
+	profile := flag.String("cpuprofile", "", "write a processor profile to this file")
 	threads := flag.Int("threads", 0, "threads; 0 means all")
 	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "gemm: -cpuprofile:", err)
+			os.Exit(1)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	tensor.SetThreads(*threads)
 	if *threads == 1 {
 		runtime.LockOSThread()
@@ -74,7 +88,7 @@ func (b bench) measure(turns int) {
 			b.run()
 		}
 		d := (now() - t).Seconds() / float64(n)
-		p := (before + tensor.Peak(2*time.Millisecond)) / 2
+		p := (before + peak()) / 2
 		us = append(us, d*1e6)
 		peaks = append(peaks, p/1e9)
 		rate = append(rate, (b.flops+b.elems)/d/1e9)

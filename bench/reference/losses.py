@@ -21,9 +21,11 @@ def logprobs(model, tokens):
 
 
 def response(model, row):
-    """Log-probs of the row's response tokens only."""
-    keep = torch.tensor(row["mask"][1:], dtype=torch.bool)
-    return logprobs(model, row["tokens"])[keep]
+    """Log-probs of the row's response tokens; the head runs at their positions only."""
+    at = torch.tensor([i - 1 for i, m in enumerate(row["mask"]) if m])
+    ids = torch.tensor([row["tokens"]])
+    x = model(input_ids=ids, use_cache=False, logits_to_keep=at).logits[0]
+    return torch.log_softmax(x, dim=-1).gather(1, ids[0, at + 1][:, None])[:, 0]
 
 
 def dpo_loss(model, pairs, beta, nll, keep=None):

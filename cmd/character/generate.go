@@ -103,8 +103,12 @@ In: JSONL rows {"prompt": ...} or {"messages": [{"role", "content"}, ...]}. Out:
 				reqs[i] = sample.Request{Key: uint64(i), Prompt: ids, Params: s.params(m)}
 				out[i].Prompt = msgs[len(msgs)-1].Content
 			}
+			total := 0
 			err = sample.Generate(cmd.Context(), m.Model, stack, reqs, sample.Options{Decode: m.Tokens.DecodeText,
-				Progress: func(done, tokens int) { progressLine(fmt.Sprintf("%d of %d rows, %d tokens", done, len(rows), tokens)) }},
+				Progress: func(done, tokens int) {
+					total += tokens
+					progressLine(fmt.Sprintf("%d of %d rows, %d tokens", done, len(rows), total))
+				}},
 				func(i int, r sample.Result) error {
 					out[i].Response, out[i].Finish, out[i].Tokens = m.Tokens.DecodeText(r.Tokens), r.Finish, len(r.Tokens)
 					return nil

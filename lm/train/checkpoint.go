@@ -48,14 +48,17 @@ func (t *Trainer) Save() (map[string][]byte, error) {
 		return nil, fmt.Errorf("train: save step %d: %w", t.step, err)
 	}
 	var entries []safetensors.Entry
+	size := 0
 	for i, p := range t.adapter.Matrices() {
 		for k, suffix := range momentNames {
 			entries = append(entries, safetensors.Entry{
 				Name: p.Name + suffix, DType: "F32", Shape: []int{p.T.Rows, p.T.Cols}, Data: safetensors.F32Bytes(t.moment[i][k]),
 			})
+			size += 4*len(t.moment[i][k]) + 200 // data and header
 		}
 	}
 	var moments bytes.Buffer
+	moments.Grow(size)
 	if err := safetensors.Write(&moments, entries, nil); err != nil {
 		return nil, fmt.Errorf("train: save step %d: encode %s: %w", t.step, momentsFile, err)
 	}

@@ -13,7 +13,7 @@ import (
 func TestFirstStepIsLn2(t *testing.T) {
 	m := newTiny(t)
 	frozen := []*transformer.Adapter{trainedAdapter(3, 6, 1)}
-	for _, n := range []int{1, 3, 7} {
+	for _, n := range []int{1, 3, 27} { // adding ln 2 up 27 times and dividing would miss it
 		pairs := makePairs(t, m, frozen, n)
 		for _, micro := range []int{1, 64, 100000} {
 			tr := newTrainer(t, m, frozen, transformer.NewAdapter(tiny, 4, 4, 9), train.Options{Loss: "dpo", LR: 1e-3, MicroTokens: micro})

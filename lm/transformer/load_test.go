@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -187,17 +188,13 @@ func interleave(data []float32, d, in int) []float32 {
 	return out
 }
 
-func loadGGUF(t *testing.T, path string) (*transformer.Model, error) {
-	t.Helper()
+// openGGUF loads a model from a GGUF file.
+func openGGUF(path string) (m *transformer.Model, err error) {
 	f, err := gguf.Open(path)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	defer func() {
-		if err := f.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	return transformer.LoadGGUF(f)
 }
 
@@ -218,7 +215,7 @@ func TestLoadFormatsAgree(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fromGGUF, err := loadGGUF(t, writeGGUF(t, cfg, w, nil))
+			fromGGUF, err := openGGUF(writeGGUF(t, cfg, w, nil))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -311,7 +308,7 @@ func TestLoadGGUFErrors(t *testing.T) {
 	} {
 		extra, w := map[string]any{}, randomWeights(cfg)
 		c.change(extra, w)
-		if _, err := loadGGUF(t, writeGGUF(t, cfg, w, extra)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := openGGUF(writeGGUF(t, cfg, w, extra)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want one with %q", c.name, err, c.want)
 		}
 	}

@@ -19,6 +19,9 @@ const (
 	peftWeightsFile = "adapter_model.safetensors"
 )
 
+// headerBytes is room for one tensor in a safetensors header, with some to spare.
+const headerBytes = 200
+
 // peftConfig is adapter_config.json as PEFT's LoraConfig writes and reads it. The
 // fields after TaskType change what an adapter computes; a file that sets one to
 // anything but its neutral value is refused.
@@ -68,6 +71,7 @@ func (a *Adapter) PEFT(baseModel string) (map[string][]byte, error) {
 		return nil, fmt.Errorf("peft: encode %s: %w", peftConfigFile, err)
 	}
 	var entries []safetensors.Entry
+	size := 0
 	for _, m := range a.Matrices() {
 		if !finite(m.T.Data()) {
 			return nil, fmt.Errorf("peft: tensor %q holds a value that is not finite; the adapter is damaged", m.Name)
@@ -75,8 +79,10 @@ func (a *Adapter) PEFT(baseModel string) (map[string][]byte, error) {
 		entries = append(entries, safetensors.Entry{
 			Name: m.Name, DType: "F32", Shape: []int{m.T.Rows, m.T.Cols}, Data: safetensors.F32Bytes(m.T.Data()),
 		})
+		size += 4*len(m.T.Data()) + headerBytes
 	}
 	var weights bytes.Buffer
+	weights.Grow(size)
 	if err := safetensors.Write(&weights, entries, map[string]string{"format": "pt"}); err != nil {
 		return nil, fmt.Errorf("peft: encode %s: %w", peftWeightsFile, err)
 	}

@@ -45,7 +45,7 @@ func Build(t testing.TB, pkg, prebuilt string) string {
 		return abs
 	}
 	built.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "character-chaos-"); built.err != nil {
+		if built.dir, built.err = os.MkdirTemp("", "character-chaos-"); built.err != nil { //nolint:usetesting // it outlives the test that asks first
 			return
 		}
 		built.exe = filepath.Join(built.dir, "character")

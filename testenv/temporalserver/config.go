@@ -1,6 +1,7 @@
 package temporalserver
 
 import (
+	"path/filepath"
 	"time"
 
 	"go.temporal.io/server/common/authorization"
@@ -11,8 +12,6 @@ import (
 	"go.temporal.io/server/common/membership/static"
 	"go.temporal.io/server/common/primitives"
 	"go.temporal.io/server/temporal"
-
-	"path/filepath"
 )
 
 // clusterName is written into the file: it can never change.

@@ -172,6 +172,9 @@ func softBackAVX512(ds *float32, p *float32, dp *float32, n int, d float32, scal
 func transposeAVX512(dst *float32, src *float32, ldd int, lds int, cols int)
 
 //go:noescape
+func prefetchAVX512(p unsafe.Pointer, n int)
+
+//go:noescape
 func peakAVX512(n int)
 
 var avx512Loops = &micro{
@@ -247,6 +250,7 @@ var avx512Loops = &micro{
 	adamw:      adamwAVX512,
 	softBack:   softBackAVX512,
 	transpose:  transposeAVX512,
+	prefetch:   prefetchAVX512,
 	peak:       peakAVX512,
 }
 
@@ -326,6 +330,9 @@ func softBackAVX2(ds *float32, p *float32, dp *float32, n int, d float32, scale 
 func transposeAVX2(dst *float32, src *float32, ldd int, lds int, cols int)
 
 //go:noescape
+func prefetchAVX2(p unsafe.Pointer, n int)
+
+//go:noescape
 func peakAVX2(n int)
 
 var avx2Loops = &micro{
@@ -363,5 +370,6 @@ var avx2Loops = &micro{
 	adamw:      adamwAVX2,
 	softBack:   softBackAVX2,
 	transpose:  transposeAVX2,
+	prefetch:   prefetchAVX2,
 	peak:       peakAVX2,
 }

@@ -1,154 +1,161 @@
 package cpu
 
 import (
+	"unsafe"
+
 	"github.com/opencharacter/opencharacter/tensor/internal/kernel"
 )
 
-func (k *Kernels) score(q, key []float32) float32 {
-	var s float32
-	for d := range q {
-		s += float32(q[d] * key[d])
-	}
-	return s
+// Attention works on tiles of query rows. A row is one query head at one
+// position; rows of the heads that share a key/value head stand side by side,
+// position by position. Each tile is done in two passes:
+//
+//	S = Q K^T              chains over headDim
+//	P = exp(Scale*(S-max)) lanes by position, beyond a row's length 0
+//	O = P V / sum          chains over positions
+//
+// Keys and values come as pages (see pageLayout), from the cache or packed on
+// the spot, so that Attention and AttentionKV are the same code.
+
+// attender holds one thread's scratch for tiles.
+type attender struct {
+	k      *Kernels
+	shape  kernel.AttentionShape
+	layout pageLayout
+	rows   int // per tile
+	ld     int // of the scores
+	buf    *buffer
+
+	scores, packedP, packedQ, out []float32
+
+	// The rows of the tile to do.
+	dst, q, stats [maxRows][]float32
+	length        [maxRows]int
 }
 
-// attend is the definition of attention for one query.
-func (k *Kernels) attend(dst, q []float32, n int, key, val func(j int) []float32, scale float32, stats []float32) {
-	buf := scratch(n)
-	p := buf.f[:n]
-	for j := range p {
-		p[j] = k.score(q, key(j))
+func (k *Kernels) newAttender(s kernel.AttentionShape, l pageLayout, longest int) *attender {
+	a := &attender{k: k, shape: s, layout: l, rows: k.micro.f32.rows}
+	a.ld = (longest + kernel.PageSize - 1) / kernel.PageSize * kernel.PageSize
+	width := (s.HeadDim + panel - 1) / panel * panel
+	n := a.rows * a.ld
+	a.buf = scratch(2*n + 2*a.rows*width)
+	f := a.buf.f
+	a.scores, a.packedP, a.packedQ, a.out = f[:n], f[n:2*n], f[2*n:2*n+a.rows*width], f[2*n+a.rows*width:]
+	return a
+}
+
+func (a *attender) free() { a.buf.free() }
+
+// tile attends n rows to the pages of table.
+func (a *attender) tile(n int, table []unsafe.Pointer) {
+	m, hd, tiles := a.k.micro, a.shape.HeadDim, &a.k.micro.f32
+	longest := 0
+	for i := range n {
+		packRow(a.packedQ[i*chunk:], a.q[i], n)
+		longest = max(longest, a.length[i])
 	}
-	top := k.micro.maxOf(p) * scale
-	inv := 1 / k.micro.expOf(p, p, scale, -top)
-	clear(dst)
-	for j, w := range p {
-		for d, v := range val(j) {
-			dst[d] += float32(w * v)
+	pages := (longest + kernel.PageSize - 1) / kernel.PageSize
+	keySize, valueSize := 4*a.layout.values, 4*(a.layout.head-a.layout.values)
+	score := tiles.f[1][n]
+	for p, keys := range table[:pages] {
+		// The tiles prefetch within a page, not from page to page.
+		if p+1 < pages {
+			m.prefetch(table[p+1], keySize)
+		} else {
+			m.prefetch(unsafe.Add(table[0], keySize), valueSize)
+		}
+		score(hd, at(a.packedQ, 0), keys, at(a.scores, p*panel), 4*a.ld, 0, 0)
+	}
+	var sum [maxRows]float32
+	for i := range n {
+		s := a.scores[i*a.ld:][:pages*panel]
+		for j := a.length[i]; j < len(s); j++ {
+			s[j] = negInf
+		}
+		top := m.maxOf(s) * a.shape.Scale
+		sum[i] = 1 / m.expOf(s, s, a.shape.Scale, -top)
+		if a.stats[i] != nil {
+			a.stats[i][0], a.stats[i][1] = top, sum[i]
+		}
+		packRow(a.packedP[i*chunk:], s, n)
+	}
+	wide, columns := tiles.widest(n), (hd+panel-1)/panel
+	ld := columns * panel
+	for p, page := range table[:pages] {
+		if p+1 < pages {
+			m.prefetch(unsafe.Add(table[p+1], keySize), valueSize)
+		}
+		kc, acc := min(kernel.PageSize, longest-p*kernel.PageSize), min(p, 1)
+		for j := 0; j < columns; {
+			w := 1
+			if j+wide <= columns {
+				w = wide
+			}
+			tiles.f[w][n](kc, at(a.packedP, p*kernel.PageSize*n), unsafe.Add(page, keySize+4*j*panel*kernel.PageSize),
+				at(a.out, j*panel), 4*ld, 4*panel*kernel.PageSize, acc)
+			j += w
 		}
 	}
-	for d := range dst {
-		dst[d] = dst[d]*inv + 0
+	for i := range n {
+		// Adding 0 turns -0 into 0: how many zeros a tile added to a chain
+		// beyond a row's length must not show.
+		for d, o := range a.out[i*ld:][:hd] {
+			a.dst[i][d] = float32(o*sum[i]) + 0
+		}
 	}
-	if stats != nil {
-		stats[0], stats[1] = top, inv
-	}
-	buf.free()
 }
 
 // Attention is causal attention within packed rows.
 func (k *Kernels) Attention(dst, q, key, val kernel.Matrix, offsets []int32, s kernel.AttentionShape, stats kernel.Matrix) {
-	group, hd := s.Heads/s.KVHeads, s.HeadDim
-	for i := 1; i < len(offsets); i++ {
-		o := int(offsets[i-1])
-		parallel(int(offsets[i])-o, func(t int) {
-			for h := range s.Heads {
-				kv := h / group * hd
-				var st []float32
+	layout, group, hd := newPageLayout(s), s.Heads/s.KVHeads, s.HeadDim
+	// A task is one key/value head and a few positions of one row.
+	step := max(1, 4*k.micro.f32.rows/group)
+	type piece struct{ o, lo, hi, page int }
+	var pieces []piece
+	var starts []piece // lo, hi: positions of one page
+	for r := 1; r < len(offsets); r++ {
+		o, n := int(offsets[r-1]), int(offsets[r]-offsets[r-1])
+		for lo := 0; lo < n; lo += step {
+			pieces = append(pieces, piece{o, lo, min(lo+step, n), len(starts)})
+		}
+		for lo := 0; lo < n; lo += kernel.PageSize {
+			starts = append(starts, piece{o, lo, min(lo+kernel.PageSize, n), 0})
+		}
+	}
+	pages := scratch(len(starts) * layout.page)
+	defer pages.free()
+	parallel(len(starts)*s.KVHeads, func(t int) {
+		p, h := starts[t/s.KVHeads], t%s.KVHeads
+		d := pages.f[t/s.KVHeads*layout.page+h*layout.head:][:layout.head]
+		n, base := p.hi-p.lo, (p.o+p.lo)*key.Cols+h*hd
+		panelT(k.micro, d, key.Data[base:], n, hd, key.Cols)
+		for c := 0; c < hd; c += panel {
+			panelN(d[layout.values+c*kernel.PageSize:], val.Data[base+c:], min(panel, hd-c), n, val.Cols)
+		}
+	})
+	parallel(len(pieces)*s.KVHeads, func(t int) {
+		// The longest pieces first.
+		p, h := pieces[len(pieces)-1-t/s.KVHeads], t%s.KVHeads
+		table := make([]unsafe.Pointer, (p.hi+kernel.PageSize-1)/kernel.PageSize)
+		for i := range table {
+			table[i] = at(pages.f, (p.page+i)*layout.page+h*layout.head)
+		}
+		a := k.newAttender(s, layout, p.hi)
+		defer a.free()
+		for x := p.lo * group; x < p.hi*group; {
+			n := min(a.rows, p.hi*group-x)
+			for i := range n {
+				pos, head := (x+i)/group, h*group+(x+i)%group
+				a.dst[i] = dst.Row(p.o + pos)[head*hd:][:hd]
+				a.q[i] = q.Row(p.o + pos)[head*hd:][:hd]
+				a.length[i] = pos + 1
+				a.stats[i] = nil
 				if stats.Data != nil {
-					st = stats.Row(o + t)[2*h:]
-				}
-				k.attend(dst.Row(o + t)[h*hd:][:hd], q.Row(o + t)[h*hd:][:hd], t+1,
-					func(j int) []float32 { return key.Row(o + j)[kv:][:hd] },
-					func(j int) []float32 { return val.Row(o + j)[kv:][:hd] }, s.Scale, st)
-			}
-		})
-	}
-}
-
-// AttentionBackward is the gradient of Attention.
-func (k *Kernels) AttentionBackward(dq, dk, dv, dout, out, q, key, val kernel.Matrix, offsets []int32, s kernel.AttentionShape, stats kernel.Matrix) {
-	group, hd := s.Heads/s.KVHeads, s.HeadDim
-	clear(dq.Data)
-	clear(dk.Data)
-	clear(dv.Data)
-	for i := 1; i < len(offsets); i++ {
-		o, n := int(offsets[i-1]), int(offsets[i]-offsets[i-1])
-		parallel(s.KVHeads, func(kv int) {
-			for h := kv * group; h < (kv+1)*group; h++ {
-				for t := range n {
-					qr, gr := q.Row(o + t)[h*hd:][:hd], dout.Row(o + t)[h*hd:][:hd]
-					st := stats.Row(o + t)[2*h:]
-					d := k.score(gr, out.Row(o + t)[h*hd:][:hd])
-					for j := range t + 1 {
-						kr, vr := key.Row(o + j)[kv*hd:][:hd], val.Row(o + j)[kv*hd:][:hd]
-						p := exp1(k.score(qr, kr)*s.Scale-st[0]) * st[1]
-						ds := p * (k.score(gr, vr) - d) * s.Scale
-						dvr, dkr, dqr := dv.Row(o + j)[kv*hd:], dk.Row(o + j)[kv*hd:], dq.Row(o + t)[h*hd:]
-						for e := range hd {
-							dvr[e] += p * gr[e]
-							dkr[e] += ds * qr[e]
-							dqr[e] += ds * kr[e]
-						}
-					}
+					a.stats[i] = stats.Row(p.o + pos)[2*head:][:2]
 				}
 			}
-		})
-	}
-}
-
-// kvCache holds keys and values of all layers: layer, page, slot, then
-// KVHeads*HeadDim values.
-type kvCache struct {
-	layers, width, pages int
-	shape                kernel.AttentionShape
-	k, v                 [][]float32 // per layer
-}
-
-// NewKV returns an empty cache.
-func (k *Kernels) NewKV(layers, pages int, s kernel.AttentionShape) kernel.KV {
-	c := &kvCache{shape: s, layers: layers, width: s.KVHeads * s.HeadDim, k: make([][]float32, layers), v: make([][]float32, layers)}
-	c.Grow(pages)
-	return c
-}
-
-func (c *kvCache) Pages() int { return c.pages }
-
-func (c *kvCache) Grow(pages int) {
-	if pages <= c.pages {
-		return
-	}
-	for l := range c.layers {
-		for _, s := range []*[]float32{&c.k[l], &c.v[l]} {
-			n := Floats(pages * kernel.PageSize * c.width)
-			copy(n, *s)
-			*s = n
-		}
-	}
-	c.pages = pages
-}
-
-func (c *kvCache) CopyPage(dst, src int) {
-	n := kernel.PageSize * c.width
-	for l := range c.layers {
-		copy(c.k[l][dst*n:(dst+1)*n], c.k[l][src*n:])
-		copy(c.v[l][dst*n:(dst+1)*n], c.v[l][src*n:])
-	}
-}
-
-func (c *kvCache) Write(layer int, k, v kernel.Matrix, page, slot []int32) {
-	for i := range page {
-		o := (int(page[i])*kernel.PageSize + int(slot[i])) * c.width
-		copy(c.k[layer][o:], k.Row(i))
-		copy(c.v[layer][o:], v.Row(i))
-	}
-}
-
-// AttentionKV attends to cached positions.
-func (k *Kernels) AttentionKV(dst, q kernel.Matrix, kv kernel.KV, layer int, pages [][]int32, lengths []int32) {
-	c := kv.(*kvCache)
-	s := c.shape
-	group, hd := s.Heads/s.KVHeads, s.HeadDim
-	parallel(q.Rows, func(i int) {
-		at := func(data []float32, j, o int) []float32 {
-			p := int(pages[i][j/kernel.PageSize])*kernel.PageSize + j%kernel.PageSize
-			return data[p*c.width+o:][:hd]
-		}
-		for h := range s.Heads {
-			o := h / group * hd
-			k.attend(dst.Row(i)[h*hd:][:hd], q.Row(i)[h*hd:][:hd], int(lengths[i]),
-				func(j int) []float32 { return at(c.k[layer], j, o) },
-				func(j int) []float32 { return at(c.v[layer], j, o) }, s.Scale, nil)
+			a.tile(n, table)
+			x += n
 		}
 	})
 }

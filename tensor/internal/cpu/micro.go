@@ -3,6 +3,7 @@ package cpu
 import (
 	"math"
 	"sync"
+	"unsafe"
 
 	"github.com/opencharacter/opencharacter/tensor/internal/kernel"
 )
@@ -37,6 +38,8 @@ type micro struct {
 	// transpose sets dst[c][r] = src[r][c] for 16 rows r and cols columns, a
 	// multiple of four; ldd and lds are the bytes between rows of each.
 	transpose func(dst, src *float32, ldd, lds, cols int)
+	// prefetch asks for the n bytes at p, which need not be mapped.
+	prefetch func(p unsafe.Pointer, n int)
 	// peak does n turns of 24 multiply-adds of vectors.
 	peak func(n int)
 }
@@ -49,6 +52,7 @@ var generic = &micro{
 	add: addGeneric, scale: scaleGeneric, norm: normGeneric, normBack: normBackGeneric,
 	swiglu: swigluGeneric, swigluBack: swigluBackGeneric, rotate: rotateGeneric,
 	adamw: adamwGeneric, softBack: softBackGeneric, transpose: transposeGeneric, peak: peakGeneric,
+	prefetch: func(unsafe.Pointer, int) {},
 }
 
 // fold adds lanes by halves.

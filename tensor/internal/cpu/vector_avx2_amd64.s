@@ -962,6 +962,24 @@ transposeAVX2_columns:
 	VZEROUPPER
 	RET
 
+// func prefetchAVX2(p unsafe.Pointer, n int) 
+TEXT ·prefetchAVX2(SB), NOSPLIT, $0-16
+	MOVQ p+0(FP), SI
+	MOVQ n+8(FP), CX
+prefetchAVX2_line:
+	PREFETCHT1 0(SI)
+	PREFETCHT1 64(SI)
+	PREFETCHT1 128(SI)
+	PREFETCHT1 192(SI)
+	PREFETCHT1 256(SI)
+	PREFETCHT1 320(SI)
+	PREFETCHT1 384(SI)
+	PREFETCHT1 448(SI)
+	ADDQ $512, SI
+	SUBQ $512, CX
+	JG prefetchAVX2_line
+	RET
+
 // func peakAVX2(n int) 
 TEXT ·peakAVX2(SB), NOSPLIT, $0-8
 	MOVQ n+0(FP), CX

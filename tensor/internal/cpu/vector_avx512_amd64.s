@@ -794,6 +794,24 @@ transposeAVX512_columns:
 	VZEROUPPER
 	RET
 
+// func prefetchAVX512(p unsafe.Pointer, n int) 
+TEXT ·prefetchAVX512(SB), NOSPLIT, $0-16
+	MOVQ p+0(FP), SI
+	MOVQ n+8(FP), CX
+prefetchAVX512_line:
+	PREFETCHT1 0(SI)
+	PREFETCHT1 64(SI)
+	PREFETCHT1 128(SI)
+	PREFETCHT1 192(SI)
+	PREFETCHT1 256(SI)
+	PREFETCHT1 320(SI)
+	PREFETCHT1 384(SI)
+	PREFETCHT1 448(SI)
+	ADDQ $512, SI
+	SUBQ $512, CX
+	JG prefetchAVX512_line
+	RET
+
 // func peakAVX512(n int) 
 TEXT ·peakAVX512(SB), NOSPLIT, $0-8
 	MOVQ n+0(FP), CX

@@ -8,7 +8,7 @@ import (
 // Vector loops take n elements, a multiple of 32, and do 32 per turn, one
 // register after the other; the processor overlaps them.
 
-var vectorNames = []string{"dot", "max", "exp", "add", "scale", "norm", "normBack", "swiglu", "swigluBack", "rotate", "adamw", "softBack", "transpose", "peak"}
+var vectorNames = []string{"dot", "max", "exp", "add", "scale", "norm", "normBack", "swiglu", "swigluBack", "rotate", "adamw", "softBack", "transpose", "prefetch", "peak"}
 
 // The constants of the exponential; see exp1 in generic.go.
 var constants = []struct {
@@ -348,6 +348,17 @@ func genVectors(u *unit) {
 	})
 	u.end()
 	u.transpose()
+
+	u.begin("prefetch", "", []arg{{"p", "unsafe.Pointer"}, {"n", "int"}}, []string{"SI", "CX"})
+	u.label("line")
+	for i := range 8 {
+		u.p("PREFETCHT1 %d(SI)", 64*i)
+	}
+	u.p("ADDQ $512, SI")
+	u.p("SUBQ $512, CX")
+	u.p("JG %s", u.at("line"))
+	u.p("RET")
+	u.b.WriteString("\n")
 
 	// peak does n turns of 24 multiply-adds, in as many chains as registers
 	// allow.

@@ -22,7 +22,7 @@ var attentionCases = []attentionCase{
 	{kernel.AttentionShape{Heads: 4, KVHeads: 2, HeadDim: 40, Scale: 0.2}, []int32{0, 33, 45}},
 	{kernel.AttentionShape{Heads: 2, KVHeads: 2, HeadDim: 128, Scale: 0.09}, []int32{0, 32, 65}},
 	{kernel.AttentionShape{Heads: 10, KVHeads: 2, HeadDim: 18, Scale: 0.3}, []int32{0, 5, 40}},
-	{kernel.AttentionShape{Heads: 15, KVHeads: 1, HeadDim: 7, Scale: 0.3}, []int32{0, 130}},
+	{kernel.AttentionShape{Heads: 15, KVHeads: 1, HeadDim: 7, Scale: 0.3}, []int32{0, 70}},
 	{kernel.AttentionShape{Heads: 1, KVHeads: 1, HeadDim: 32, Scale: 1}, []int32{0}},
 }
 

@@ -1,0 +1,106 @@
+// Command character-worker serves runs on a Temporal cluster and an S3 of your own. It is what a fleet deploys: the
+// same worker as `character worker`, without the embedded servers, and so a quarter of the size.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.temporal.io/sdk/client"
+
+	"github.com/opencharacter/opencharacter/lm/hub"
+	"github.com/opencharacter/opencharacter/store"
+	"github.com/opencharacter/opencharacter/tensor"
+	"github.com/opencharacter/opencharacter/workers"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := serve(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "character-worker:", err)
+		os.Exit(1)
+	}
+}
+
+func serve(ctx context.Context) error {
+	env := func(name, fallback string) string {
+		if v := os.Getenv(name); v != "" {
+			return v
+		}
+		return fallback
+	}
+	temporal := flag.String("temporal", env("TEMPORAL_ADDRESS", "127.0.0.1:7233"), "host:port of the Temporal cluster (TEMPORAL_ADDRESS)")
+	namespace := flag.String("namespace", env("TEMPORAL_NAMESPACE", "default"), "namespace (TEMPORAL_NAMESPACE)")
+	endpoint := flag.String("s3-endpoint", env("CHARACTER_S3_ENDPOINT", ""), "URL of the S3 server (CHARACTER_S3_ENDPOINT); empty: AWS; keys come from the AWS environment and profiles")
+	bucket := flag.String("s3-bucket", env("CHARACTER_S3_BUCKET", ""), "bucket of the runs (CHARACTER_S3_BUCKET)")
+	queue := flag.String("queue", strings.Join(workers.All(), ","), "data, teacher, engine")
+	models := flag.String("models", env("CHARACTER_MODELS", ""), "folder of models (CHARACTER_MODELS; empty: the user's cache)")
+	threads := flag.Int("threads", 0, "threads of the engine (0 = all cores); results never depend on it")
+	flag.Parse()
+	if *bucket == "" {
+		return fmt.Errorf("-s3-bucket is missing: name the bucket of your runs")
+	}
+	if *models == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return fmt.Errorf("-models is missing and there is no cache folder: %w", err)
+		}
+		*models = filepath.Join(cache, "opencharacter", "models")
+	}
+	tensor.SetThreads(*threads)
+	s, err := store.Open(ctx, store.Config{Endpoint: *endpoint, Bucket: *bucket, PathStyle: *endpoint != ""})
+	if err != nil {
+		return err
+	}
+	if err := s.Probe(ctx); err != nil {
+		return err
+	}
+	o := client.Options{HostPort: *temporal, Namespace: *namespace}
+	if key := os.Getenv("TEMPORAL_API_KEY"); key != "" {
+		o.Credentials = client.NewAPIKeyStaticCredentials(key)
+		o.ConnectionOptions.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	c, err := dial(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ws, err := workers.New(c, workers.Options{Queues: strings.Split(*queue, ","), Store: s, Hub: hub.Options{CacheDir: *models}, Pull: true, Namespace: *namespace, Key: os.Getenv})
+	if err != nil {
+		return err
+	}
+	for _, w := range ws {
+		if err := w.Start(); err != nil {
+			return fmt.Errorf("start worker: %w", err)
+		}
+		defer w.Stop()
+	}
+	fmt.Printf("Serving %s with %s kernels\n", *queue, tensor.Variant())
+	<-ctx.Done()
+	return nil
+}
+
+// dial waits for a cluster that is starting; a worker that gave up at the first refusal would have to be started again.
+func dial(ctx context.Context, o client.Options) (client.Client, error) {
+	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
+		c, err := client.DialContext(ctx, o)
+		if err == nil || ctx.Err() != nil {
+			return c, err
+		}
+		fmt.Fprintf(os.Stderr, "character-worker: Temporal on %s does not answer (%v); next try in %v\n", o.HostPort, err, wait)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}

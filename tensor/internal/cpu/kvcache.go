@@ -1,0 +1,135 @@
+package cpu
+
+import (
+	"unsafe"
+
+	"github.com/opencharacter/opencharacter/tensor/internal/kernel"
+)
+
+// A page holds the keys and values of PageSize positions of one layer in the
+// order attention reads them as panels: for each key/value head, the keys as
+// [headDim][32 positions], then the values as panels of 32 columns,
+// [ceil(headDim/32)][32 positions][32], padded with zeros.
+type pageLayout struct {
+	headDim, kvHeads int
+	values           int // where a head's values start
+	head, page       int // float32s per head and page
+}
+
+func newPageLayout(s kernel.AttentionShape) pageLayout {
+	v := panel * s.HeadDim
+	head := v + (s.HeadDim+panel-1)/panel*panel*kernel.PageSize
+	return pageLayout{s.HeadDim, s.KVHeads, v, head, head * s.KVHeads}
+}
+
+// put stores one head of key k and value v at a slot of page p.
+func (l pageLayout) put(p []float32, slot int, k, v []float32) {
+	for d, x := range k {
+		p[d*panel+slot] = x
+	}
+	for d := 0; d < len(v); d += panel {
+		copy(p[l.values+d*kernel.PageSize+slot*panel:], v[d:min(d+panel, len(v))])
+	}
+}
+
+// kvCache is a paged cache: per layer, pages in the layout above.
+type kvCache struct {
+	shape  kernel.AttentionShape
+	layout pageLayout
+	pages  int
+	layers [][][]float32 // per layer, blocks of pages
+	block  []int         // first page of each block; the same for all layers
+}
+
+// NewKV returns an empty cache.
+func (k *Kernels) NewKV(layers, pages int, s kernel.AttentionShape) kernel.KV {
+	c := &kvCache{shape: s, layout: newPageLayout(s), layers: make([][][]float32, layers)}
+	c.Grow(pages)
+	return c
+}
+
+func (c *kvCache) Pages() int { return c.pages }
+
+// Grow adds a block, so that pages never move.
+func (c *kvCache) Grow(pages int) {
+	if pages <= c.pages {
+		return
+	}
+	for l := range c.layers {
+		c.layers[l] = append(c.layers[l], Floats((pages-c.pages)*c.layout.page))
+	}
+	c.block = append(c.block, c.pages)
+	c.pages = pages
+}
+
+func (c *kvCache) page(layer, p int) []float32 {
+	b := len(c.block) - 1
+	for c.block[b] > p {
+		b--
+	}
+	n := c.layout.page
+	return c.layers[layer][b][(p-c.block[b])*n:][:n]
+}
+
+func (c *kvCache) CopyPage(dst, src int) {
+	for l := range c.layers {
+		copy(c.page(l, dst), c.page(l, src))
+	}
+}
+
+func (c *kvCache) Write(layer int, k, v kernel.Matrix, page, slot []int32) {
+	hd := c.layout.headDim
+	for i := range page {
+		p, kr, vr := c.page(layer, int(page[i])), k.Row(i), v.Row(i)
+		for h := range c.layout.kvHeads {
+			c.layout.put(p[h*c.layout.head:], int(slot[i]), kr[h*hd:][:hd], vr[h*hd:][:hd])
+		}
+	}
+}
+
+// AttentionKV attends to cached positions. Neighbouring rows that read the
+// same pages share tiles, as do the query heads of one key/value head.
+func (k *Kernels) AttentionKV(dst, q kernel.Matrix, kv kernel.KV, layer int, pages [][]int32, lengths []int32) {
+	c := kv.(*kvCache)
+	s, group := c.shape, c.shape.Heads/c.shape.KVHeads
+	type run struct{ lo, hi int }
+	var runs []run
+	most := max(1, 4*k.micro.f32.rows/group)
+	for i := range pages {
+		n := len(runs) - 1
+		if n >= 0 && runs[n].hi-runs[n].lo < most && samePages(pages[runs[n].lo], pages[i]) {
+			runs[n].hi++
+			continue
+		}
+		runs = append(runs, run{i, i + 1})
+	}
+	parallel(len(runs)*s.KVHeads, func(t int) {
+		r, h := runs[t/s.KVHeads], t%s.KVHeads
+		var longest int32
+		for _, n := range lengths[r.lo:r.hi] {
+			longest = max(longest, n)
+		}
+		table := make([]unsafe.Pointer, (int(longest)+kernel.PageSize-1)/kernel.PageSize)
+		for i := range table {
+			table[i] = at(c.page(layer, int(pages[r.lo][i])), h*c.layout.head)
+		}
+		a := k.newAttender(s, c.layout, int(longest))
+		defer a.free()
+		for x := r.lo * group; x < r.hi*group; {
+			n := min(a.rows, r.hi*group-x)
+			for i := range n {
+				a.dst[i] = dst.Row((x + i) / group)[(h*group+(x+i)%group)*s.HeadDim:][:s.HeadDim]
+				a.q[i] = q.Row((x + i) / group)[(h*group+(x+i)%group)*s.HeadDim:][:s.HeadDim]
+				a.length[i] = int(lengths[(x+i)/group])
+				a.stats[i] = nil
+			}
+			a.tile(n, table)
+			x += n
+		}
+	})
+}
+
+// samePages reports whether two page tables are the same memory.
+func samePages(a, b []int32) bool {
+	return len(a) == len(b) && unsafe.SliceData(a) == unsafe.SliceData(b)
+}

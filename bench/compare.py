@@ -4,7 +4,7 @@
     python bench/compare.py --model SmolLM2-135M-Instruct.Q4_1.gguf [--times 3] [--work generate,dpo,sft] [--json out.json]
 
 Run from the repository root with the Python of bench/reference/requirements.txt. Ours is the command --ours, which
-must print a JSON line with tokens/s under dpo_step, sft_step or generate16 (bench/engine does). Every round runs ours,
+must print a JSON line with tokens/s under dpo_step, sft_step or generate16 (bench/peers/ours does). Every round runs ours,
 then the peer, so that a busy machine slows both.
 """
 
@@ -32,7 +32,6 @@ def figures(command):
         except ValueError:
             continue
         if isinstance(value, dict):
-            value = value.get("tokens_per_s", value)
             for name in NAMES.values():
                 v = value.get(name)
                 v = v.get("tokens_per_second") if isinstance(v, dict) else v
@@ -46,8 +45,8 @@ def figures(command):
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--model", required=True)
-    a.add_argument("--ours", default="go run ./bench/engine --model {model} --threads {threads}",
-                   help="command of our side; {model} and {threads} are filled in")
+    a.add_argument("--ours", default="go run ./bench/peers/ours -model {model} -threads {threads} -steps {rows}",
+                   help="command of our side; {model}, {threads} and {rows} are filled in")
     a.add_argument("--times", type=int, default=3)
     a.add_argument("--work", default="generate,dpo,sft")
     a.add_argument("--rows", type=int, default=3, help="timed training steps a round")
@@ -57,7 +56,7 @@ def main():
     work = o.work.split(",")
     if o.times < 3:
         print("note: fewer than 3 rounds give no usable median", file=sys.stderr)
-    ours = [p.format(model=o.model, threads=o.threads) for p in shlex.split(o.ours)]
+    ours = [p.format(model=o.model, threads=o.threads, rows=o.rows) for p in shlex.split(o.ours)]
     peers = []
     common = ["--model", o.model, "--threads", str(o.threads)]
     if "generate" in work:

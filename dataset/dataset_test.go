@@ -7,6 +7,8 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"time"
+	"os"
 	"strings"
 	"testing"
 
@@ -211,7 +213,11 @@ func FuzzDecodeParquet(f *testing.F) {
 	f.Add([]byte("PAR1PAR1"))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
+		stop := make(chan bool)
+		cp := bytes.Clone(data)
+		go func() { select { case <-stop: case <-time.After(5*time.Second): os.WriteFile("/tmp/hang.parquet", cp, 0o644); b := make([]byte, 1<<16); os.WriteFile("/tmp/hang.txt", b[:runtime.Stack(b, true)], 0o644); os.Exit(7) } }()
 		rows, err := dataset.DecodeParquet[dataset.Pair](data)
+		close(stop)
 		if err == nil {
 			if _, err := dataset.EncodeParquet(rows, nil); err != nil {
 				t.Errorf("rows that were read can not be written: %v", err)

@@ -1,10 +1,13 @@
 package workflows_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/opencharacter/opencharacter/workflows"
 )
@@ -25,7 +28,19 @@ func TestReplay(t *testing.T) {
 			for _, w := range []any{workflows.CharacterTraining, workflows.GeneratePreferences, workflows.TrainAdapter, workflows.GenerateIntrospection, workflows.EvaluateCharacter} {
 				r.RegisterWorkflow(w)
 			}
-			if err := r.ReplayWorkflowHistoryFromJSONFile(nil, f); err != nil {
+			b, err := os.Open(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			h, err := client.HistoryFromJSON(b, client.HistoryJSONOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Children are named after the run, so the replay needs the run's own id.
+			id := h.Events[0].GetWorkflowExecutionStartedEventAttributes().GetWorkflowId()
+			err = r.ReplayWorkflowHistoryWithOptions(nil, h, worker.ReplayWorkflowHistoryOptions{OriginalExecution: workflow.Execution{ID: id}})
+			if err != nil {
 				t.Error(err)
 			}
 		})

@@ -1,7 +1,7 @@
 """The work that ours and the peers do, and how a peer's report looks.
 
 Rows are token ids drawn from a seed: time depends on lengths only. The Go side
-(bench/engine) uses the same lengths.
+(bench/peers/ours) uses the same lengths.
 
     dpo_step    4 pairs a batch, 40 prompt and 60 response tokens a row: 200 tokens a pair; LoRA rank 32
     sft_step    8 rows a batch, 40 prompt and 60 response tokens: 100 a row; LoRA rank 64

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+
+	"github.com/opencharacter/opencharacter/lm/transformer"
 )
 
 // Losses and schedules by name.
@@ -47,8 +49,9 @@ type Options struct {
 	Seed      uint64 `json:"seed"`       // of the order of rows
 
 	// Not part of a run's identity: they change no number.
-	MicroTokens int    `json:"-"` // tokens a forward pass; 0 means DefaultMicroTokens. A longer row passes alone.
-	BaseModel   string `json:"-"` // model name recorded in adapter_config.json
+	MicroTokens int                    `json:"-"` // tokens a forward pass; 0 means DefaultMicroTokens. A longer row passes alone.
+	BaseModel   string                 `json:"-"` // model name recorded in adapter_config.json
+	Workspace   *transformer.Workspace `json:"-"` // scratch memory to use; nil means the trainer's own
 }
 
 // Resolve fills in the defaults and validates the result.

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -65,7 +66,7 @@ func New(m *transformer.Model, frozen []*transformer.Adapter, adapter *transform
 			return nil, errors.New("train: the trained adapter is also among the frozen ones; pass a copy")
 		}
 	}
-	t := &Trainer{m: m, stack: stack, adapter: adapter, o: o, ws: transformer.NewWorkspace(), grads: transformer.NewGradients(adapter)}
+	t := &Trainer{m: m, stack: stack, adapter: adapter, o: o, ws: cmp.Or(o.Workspace, transformer.NewWorkspace()), grads: transformer.NewGradients(adapter)}
 	for _, p := range adapter.Matrices() {
 		n := len(p.T.Data())
 		t.moment = append(t.moment, [2][]float32{make([]float32, n), make([]float32, n)})

@@ -29,7 +29,7 @@ echo "   $(($(date +%s) - start)) s"
 echo "== the real model"
 if [ -z "${CHARACTER_TESTMODEL:-}" ]; then
 	if bin/character model pull smollm2-135m-instruct; then
-		CHARACTER_TESTMODEL=$(bin/character model inspect smollm2-135m-instruct | sed -n 's/^ *"path": "\(.*\)",*$/\1/p')
+		CHARACTER_TESTMODEL=$(bin/character model inspect smollm2-135m-instruct | sed -n 's/^  "path": "\(.*\)",*$/\1/p')
 		export CHARACTER_TESTMODEL
 	elif [[ " ${CHARACTER_REQUIRE:-} " == *" model "* ]]; then
 		echo "make test: the real model is required and could not be had" >&2

@@ -2,13 +2,12 @@ package dataset_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"runtime"
 	"slices"
-	"time"
-	"os"
 	"strings"
 	"testing"
 
@@ -178,10 +177,22 @@ func TestDecodeRefusesBadFiles(t *testing.T) {
 	}
 	flipped := slices.Clone(good)
 	flipped[len(good)/2] ^= 0x40 // in the data of a page: those have checksums
+	hugeFooter := slices.Clone(good)
+	binary.LittleEndian.PutUint32(hugeFooter[len(good)-8:], 1<<31)
+	var lz4 bytes.Buffer
+	w := parquet.NewGenericWriter[dataset.Pair](&lz4, parquet.Compression(&parquet.Lz4Raw))
+	if _, err := w.Write(pairs(1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
 	for name, tc := range map[string]struct {
 		data []byte
 		want string
 	}{
+		"huge footer":   {hugeFooter, "its metadata have"},
+		"LZ4":           {lz4.Bytes(), "not supported"},
 		"empty":         {nil, "Parquet"},
 		"not Parquet":   {[]byte("this is not a Parquet file at all"), "Parquet"},
 		"truncated":     {good[:len(good)-10], "Parquet"},
@@ -213,11 +224,7 @@ func FuzzDecodeParquet(f *testing.F) {
 	f.Add([]byte("PAR1PAR1"))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		stop := make(chan bool)
-		cp := bytes.Clone(data)
-		go func() { select { case <-stop: case <-time.After(5*time.Second): os.WriteFile("/tmp/hang.parquet", cp, 0o644); b := make([]byte, 1<<16); os.WriteFile("/tmp/hang.txt", b[:runtime.Stack(b, true)], 0o644); os.Exit(7) } }()
 		rows, err := dataset.DecodeParquet[dataset.Pair](data)
-		close(stop)
 		if err == nil {
 			if _, err := dataset.EncodeParquet(rows, nil); err != nil {
 				t.Errorf("rows that were read can not be written: %v", err)

@@ -13,7 +13,7 @@ func checkPrompts() []string {
 }
 
 func adam(b2 float64) Training {
-	return Training{ClipNorm: 1, Beta1: .9, Beta2: b2, Eps: 1e-8, Schedule: "constant", MicroTokens: 1024, SegmentSeconds: 60}
+	return Training{ClipNorm: 1, Beta1: .9, Beta2: b2, Eps: 1e-8, Schedule: "constant", MicroTokens: 512, SegmentSeconds: 60}
 }
 
 // demo is minutes on two CPU cores with a 135 M model; its learning rates are that model's, not the method's.

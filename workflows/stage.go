@@ -180,7 +180,8 @@ type named struct {
 // sorted lists a map in the order of its keys: workflow code must not range over a map.
 func sorted(m map[string]int64) []named {
 	out := make([]named, 0, len(m))
-	for k, n := range m { //workflowcheck:ignore
+	//workflowcheck:ignore
+	for k, n := range m {
 		out = append(out, named{k, n})
 	}
 	slices.SortFunc(out, func(a, b named) int { return strings.Compare(a.name, b.name) })

@@ -25,7 +25,7 @@ def main():
     a.add_argument("--model", help="SmolLM2 GGUF file; also records the smollm2 folders")
     a.add_argument("--transformer", required=True, help="output folder for forward and gradient recordings")
     a.add_argument("--train", required=True, help="output folder for optimiser recordings")
-    a.add_argument("--threads", type=int, default=2)
+    a.add_argument("--threads", type=int, default=1, help="the recordings were made with 1; other numbers change last bits")
     a.add_argument("--skip-tiny", action="store_true", help="leave the tiny recordings as they are")
     o = a.parse_args()
     torch.set_num_threads(o.threads)

@@ -72,7 +72,7 @@ def pass_over(model, rows, top=False):
 
 
 def everything(peft, params, rows, pairs, sft_rows, batches):
-    """All recorded numbers in the model's present precision; without batches no optimiser steps."""
+    """All recorded numbers in the model's present precision."""
     dpo = lambda m, d, keep=None: losses.dpo_loss(m, d, tiny.BETA, tiny.NLL, keep)
     out = {}
     with models.stack(peft, []):
@@ -96,8 +96,6 @@ def everything(peft, params, rows, pairs, sft_rows, batches):
             out[f"{kind}.norms"], out[f"{kind}.samples"] = norms, torch.stack([samples(g) for g in grads])
             out[kind] = {"loss": loss.item(), "grad_norm": norms.norm().item(), **parts}
             print(kind, out[kind], flush=True)
-            if not batches:
-                continue
             models.fill_from_generator(params, SEED, 0.0)
             steps = [[data[i] for i in b] for b in batches[kind]]
             out[f"{kind}.steps"] = losses.train(peft, list(params.values()), steps, loss_of, OPTIONS)
@@ -116,6 +114,17 @@ def errors(got, exact):
         e[kind] = {"gradient_norm_rel": rel(f"{kind}.norms"), "gradient_samples": far(f"{kind}.samples"),
                    "loss": abs(got[kind]["loss"] - exact[kind]["loss"])}
     return e
+
+
+def step_errors(got, exact, kind):
+    """The same for the optimiser steps. Adam turns a gradient near zero into a step of either sign: see the maximum."""
+    both = list(zip(got[f"{kind}.steps"], exact[f"{kind}.steps"]))
+    norms = got[f"{kind}.final_norms"] / exact[f"{kind}.final_norms"] - 1
+    samples = got[f"{kind}.final_samples"] - exact[f"{kind}.final_samples"]
+    return {"step_loss": max(abs(a["loss"] - b["loss"]) for a, b in both),
+            "step_grad_norm_rel": max(abs(a["grad_norm"] / b["grad_norm"] - 1) for a, b in both),
+            "final_norms_rel": float(norms.abs().max()), "final_samples": float(samples.abs().max()),
+            "final_samples_rms": float((samples ** 2).mean().sqrt())}
 
 
 def record(gguf, transformer_dir, train_dir):
@@ -159,16 +168,21 @@ def record(gguf, transformer_dir, train_dir):
         "bf16_error": {"logprob_max": float(bf16.abs().max()), "logprob_rms": math.sqrt(float((bf16 ** 2).mean())),
                        "sum_per_response_token_max": max(per_token)}}
     tiny.write_json(os.path.join(tdir, "rows.json"), scalars)
-    tiny.write_json(os.path.join(rdir, "train.json"), {
+    steps = {
         "rows_of": "lm/transformer/testdata/ref/smollm2/rows.json",
         "options": {**OPTIONS, "beta": tiny.BETA, "nll_weight": tiny.NLL},
         "adapter": {"rank": RANK, "alpha": ALPHA, "seed": SEED, "b_scale": 0, "matrices": list(params)},
-        **{k: {"batches": batches[k], "steps": got[f"{k}.steps"]} for k in ("dpo", "sft")}})
+        **{k: {"batches": batches[k], "steps": got[f"{k}.steps"]} for k in ("dpo", "sft")}}
+    tiny.write_json(os.path.join(rdir, "train.json"), steps)
     tiny.readable(tdir)
     tiny.readable(rdir)
     print("smollm2 recorded; now the same in float64", scalars["bf16_error"], flush=True)
 
     with models.double_precision(peft):
-        scalars["float32_error"] = errors(got, everything(peft, params, rows, pairs, sft_rows, None))
+        exact = everything(peft, params, rows, pairs, sft_rows, batches)
+    scalars["float32_error"] = errors(got, exact)
+    for kind in ("dpo", "sft"):
+        steps[kind]["float32_error"] = step_errors(got, exact, kind)
     tiny.write_json(os.path.join(tdir, "rows.json"), scalars)
+    tiny.write_json(os.path.join(rdir, "train.json"), steps)
     print("smollm2 float32 error", scalars["float32_error"], flush=True)

@@ -27,8 +27,11 @@ import (
 
 const s3ChildEnv = "CHARACTER_S3_CHILD=1" // see s3server.Main
 
+// dirEnv tells the S3 process of one stack from those of the tests that run beside.
+func dirEnv(dir string) string { return "STACK_TEST_DIR=" + dir }
+
 func stackOptions(dir string) stack.Options {
-	return stack.Options{Dir: dir, S3Args: []string{"-test.run=^$"}, S3Env: []string{s3ChildEnv}, SearchAttributes: map[string]string{"Stage": "Keyword"}}
+	return stack.Options{Dir: dir, S3Args: []string{"-test.run=^$"}, S3Env: []string{s3ChildEnv, dirEnv(dir)}, SearchAttributes: map[string]string{"Stage": "Keyword"}}
 }
 
 func stopStack(t *testing.T, s *stack.Stack) {
@@ -78,7 +81,7 @@ func TestStack(t *testing.T) {
 		t.Fatal(err)
 	}
 	if runtime.GOOS == "linux" {
-		killed := killS3Children(t)
+		killed := killS3(t, dir)
 		if killed == 0 {
 			t.Fatal("found no S3 process to kill")
 		}
@@ -173,8 +176,8 @@ func getObject(t *testing.T, c *s3.Client, bucket, key string) string {
 	return string(b)
 }
 
-// killS3Children kills the S3 servers of this process. Other tests of this package that have one start it again too.
-func killS3Children(t *testing.T) (n int) {
+// killS3 kills the S3 server of the stack on dir, and gives how many there were.
+func killS3(t *testing.T, dir string) (n int) {
 	t.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -195,7 +198,7 @@ func killS3Children(t *testing.T) (n int) {
 			t.Fatal(err)
 		}
 		env, err := os.ReadFile(filepath.Join(filepath.Dir(path), "environ"))
-		if err == nil && bytes.Contains(env, []byte(s3ChildEnv)) && syscall.Kill(pid, syscall.SIGKILL) == nil {
+		if err == nil && bytes.Contains(env, []byte(dirEnv(dir)+"\x00")) && syscall.Kill(pid, syscall.SIGKILL) == nil {
 			n++
 		}
 	}

@@ -172,6 +172,9 @@ func softBackAVX512(ds *float32, p *float32, dp *float32, n int, d float32, scal
 func transposeAVX512(dst *float32, src *float32, ldd int, lds int, cols int)
 
 //go:noescape
+func copyAVX512(dst *float32, src *float32, ldd int, lds int, n int)
+
+//go:noescape
 func prefetchAVX512(p unsafe.Pointer, n int)
 
 //go:noescape
@@ -250,6 +253,7 @@ var avx512Loops = &micro{
 	adamw:      adamwAVX512,
 	softBack:   softBackAVX512,
 	transpose:  transposeAVX512,
+	copy:       copyAVX512,
 	prefetch:   prefetchAVX512,
 	peak:       peakAVX512,
 }
@@ -330,6 +334,9 @@ func softBackAVX2(ds *float32, p *float32, dp *float32, n int, d float32, scale 
 func transposeAVX2(dst *float32, src *float32, ldd int, lds int, cols int)
 
 //go:noescape
+func copyAVX2(dst *float32, src *float32, ldd int, lds int, n int)
+
+//go:noescape
 func prefetchAVX2(p unsafe.Pointer, n int)
 
 //go:noescape
@@ -370,6 +377,7 @@ var avx2Loops = &micro{
 	adamw:      adamwAVX2,
 	softBack:   softBackAVX2,
 	transpose:  transposeAVX2,
+	copy:       copyAVX2,
 	prefetch:   prefetchAVX2,
 	peak:       peakAVX2,
 }

@@ -51,7 +51,7 @@ func (a *attender) tile(n int, table []unsafe.Pointer) {
 	m, hd, tiles := a.k.micro, a.shape.HeadDim, &a.k.micro.f32
 	longest := 0
 	for i := range n {
-		packRow(a.packedQ[i*chunk:], a.q[i], n)
+		packRow(m, a.packedQ[i*chunk:], a.q[i], n)
 		longest = max(longest, a.length[i])
 	}
 	pages := (longest + kernel.PageSize - 1) / kernel.PageSize
@@ -77,7 +77,7 @@ func (a *attender) tile(n int, table []unsafe.Pointer) {
 		if a.stats[i] != nil {
 			a.stats[i][0], a.stats[i][1] = top, sum[i]
 		}
-		packRow(a.packedP[i*chunk:], s, n)
+		packRow(m, a.packedP[i*chunk:], s, n)
 	}
 	wide, columns := tiles.widest(n), (hd+panel-1)/panel
 	ld := columns * panel
@@ -130,7 +130,7 @@ func (k *Kernels) Attention(dst, q, key, val kernel.Matrix, offsets []int32, s k
 		n, base := p.hi-p.lo, (p.o+p.lo)*key.Cols+h*hd
 		panelT(k.micro, d, key.Data[base:], n, hd, key.Cols)
 		for c := 0; c < hd; c += panel {
-			panelN(d[layout.values+c*kernel.PageSize:], val.Data[base+c:], min(panel, hd-c), n, val.Cols)
+			panelN(k.micro, d[layout.values+c*kernel.PageSize:], val.Data[base+c:], min(panel, hd-c), n, val.Cols)
 		}
 	})
 	parallel(len(pieces)*s.KVHeads, func(t int) {

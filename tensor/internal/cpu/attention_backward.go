@@ -121,7 +121,7 @@ func (b *backward) gather(x kernel.Matrix, lo, hi int) packed {
 	for i := range l.m {
 		first := i / p.rows * p.rows
 		r := min(p.rows, l.m-first)
-		packRow(p.data[first*p.kp+(i-first)*chunk:], x.Row(b.o + lo + i/group)[(b.h*group+i%group)*hd:][:hd], r)
+		packRow(b.micro, p.data[first*p.kp+(i-first)*chunk:], x.Row(b.o + lo + i/group)[(b.h*group+i%group)*hd:][:hd], r)
 	}
 	return p
 }

@@ -151,6 +151,12 @@ func transposeGeneric(dst, src *float32, ldd, lds, cols int) {
 	}
 }
 
+func copyGeneric(dst, src *float32, ldd, lds, n int) {
+	for i := range n {
+		copy(vec((*float32)(unsafe.Add(unsafe.Pointer(dst), i*ldd)), chunk), vec((*float32)(unsafe.Add(unsafe.Pointer(src), i*lds)), chunk))
+	}
+}
+
 var peakSink [24]float32
 
 func peakGeneric(n int) {

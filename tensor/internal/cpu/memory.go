@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"math/bits"
 	"sync"
 	"unsafe"
 )
@@ -27,17 +28,19 @@ func halves(n int) []uint16 {
 // buffer is scratch memory, kept between operations. Its contents are garbage.
 type buffer struct{ f []float32 }
 
-var buffers = sync.Pool{New: func() any { return new(buffer) }}
+// buffers holds free buffers by size: those of class c hold 1<<c values.
+var buffers [48]sync.Pool
 
+// scratch returns at least n values.
 func scratch(n int) *buffer {
-	b := buffers.Get().(*buffer)
-	if len(b.f) < n {
-		b.f = Floats(n + n/4)
+	class := max(bits.Len(uint(max(n, 1)-1)), 10)
+	if b, ok := buffers[class].Get().(*buffer); ok {
+		return b
 	}
-	return b
+	return &buffer{Floats(1 << class)}
 }
 
-func (b *buffer) free() { buffers.Put(b) }
+func (b *buffer) free() { buffers[bits.Len(uint(len(b.f)-1))].Put(b) }
 
 // at is the address of s[i], also just past its end.
 func at(s []float32, i int) unsafe.Pointer {

@@ -38,6 +38,8 @@ type micro struct {
 	// transpose sets dst[c][r] = src[r][c] for 16 rows r and cols columns, a
 	// multiple of four; ldd and lds are the bytes between rows of each.
 	transpose func(dst, src *float32, ldd, lds, cols int)
+	// copy copies n chunks of 16; ldd and lds are the bytes between them.
+	copy func(dst, src *float32, ldd, lds, n int)
 	// prefetch asks for the n bytes at p, which need not be mapped.
 	prefetch func(p unsafe.Pointer, n int)
 	// peak does n turns of 24 multiply-adds of vectors.
@@ -51,7 +53,7 @@ var generic = &micro{
 	dot: dotGeneric, max: maxGeneric, exp: expGeneric,
 	add: addGeneric, scale: scaleGeneric, norm: normGeneric, normBack: normBackGeneric,
 	swiglu: swigluGeneric, swigluBack: swigluBackGeneric, rotate: rotateGeneric,
-	adamw: adamwGeneric, softBack: softBackGeneric, transpose: transposeGeneric, peak: peakGeneric,
+	adamw: adamwGeneric, softBack: softBackGeneric, transpose: transposeGeneric, copy: copyGeneric, peak: peakGeneric,
 	prefetch: func(unsafe.Pointer, int) {},
 }
 

@@ -63,51 +63,49 @@ func (l left) height(t *tiles) int {
 // pack packs rows [i0,i1) into p, which has room for all of l or for just
 // them; o is where row i0 goes.
 func (l left) pack(m *micro, p packed, i0, i1, o int) {
+	if l.columns {
+		l.packColumns(m, p, i0, i1, o)
+		return
+	}
 	for i := i0; i < i1; i += p.rows {
 		r, d := min(p.rows, l.m-i), p.data[(i-i0+o)*p.kp:]
-		if l.columns {
-			packColumns(m, d, l.data[i:], r, l.k, l.ld)
-			continue
-		}
 		for q := range r {
-			packRow(d[q*chunk:], l.data[(i+q)*l.ld:][:l.k], r)
+			packRow(m, d[q*chunk:], l.data[(i+q)*l.ld:][:l.k], r)
+		}
+	}
+}
+
+// packColumns is pack for columns. It takes 16 steps of all tiles at a time,
+// because those are near each other in memory.
+func (l left) packColumns(m *micro, p packed, i0, i1, o int) {
+	for c := 0; c < l.k; c += chunk {
+		n := min(chunk, l.k-c)
+		for i := i0; i < i1; i += p.rows {
+			r := min(p.rows, l.m-i)
+			d, src := p.data[(i-i0+o)*p.kp+c*r:][:r*chunk], l.data[c*l.ld+i:]
+			if r%4 == 0 && n == chunk {
+				m.transpose(&d[0], &src[0], 4*chunk, 4*l.ld, r)
+				continue
+			}
+			clear(d)
+			for q := range n {
+				for x, v := range src[q*l.ld:][:r] {
+					d[q+x*chunk] = v
+				}
+			}
 		}
 	}
 }
 
 // packRow writes one row of a tile of r rows; d starts at that row.
-func packRow(d, row []float32, r int) {
-	full := len(row) &^ (chunk - 1)
-	src, dst := unsafe.Pointer(unsafe.SliceData(row)), at(d, 0)
-	for c := 0; c < full; c += chunk {
-		*(*[chunk]float32)(dst) = *(*[chunk]float32)(src)
-		src, dst = unsafe.Add(src, 4*chunk), unsafe.Add(dst, 4*chunk*r)
+func packRow(m *micro, d, row []float32, r int) {
+	n := len(row) / chunk
+	if n > 0 {
+		m.copy(&d[0], &row[0], 4*chunk*r, 4*chunk, n)
 	}
-	if full < len(row) {
-		last := (*[chunk]float32)(dst)
-		clear(last[copy(last[:], row[full:]):])
-	}
-}
-
-// packColumns writes a tile of r rows from r columns of a [k, ld].
-func packColumns(m *micro, d, a []float32, r, k, ld int) {
-	c := 0
-	if r%4 == 0 {
-		for ; c+chunk <= k; c += chunk {
-			m.transpose(&d[c*r], &a[c*ld], 4*chunk, 4*ld, r)
-		}
-	}
-	for ; c < k; c++ {
-		o := c/chunk*chunk*r + c%chunk
-		for i, v := range a[c*ld:][:r] {
-			d[o+i*chunk] = v
-		}
-	}
-	for ; c%chunk != 0; c++ {
-		o := c/chunk*chunk*r + c%chunk
-		for i := range r {
-			d[o+i*chunk] = 0
-		}
+	if n*chunk < len(row) {
+		last := d[n*chunk*r:][:chunk]
+		clear(last[copy(last, row[n*chunk:]):])
 	}
 }
 
@@ -121,21 +119,33 @@ type right struct {
 
 // pack writes panels [j0,j1), each [k][32], to d.
 func (r right) pack(m *micro, d []float32, j0, j1 int) {
-	for p := j0; p < j1; p++ {
-		w, dst := min(panel, r.n-p*panel), d[(p-j0)*panel*r.k:]
-		if r.transposed {
-			panelT(m, dst, r.data[p*panel*r.ld:], w, r.k, r.ld)
-		} else {
-			panelN(dst, r.data[p*panel:], w, r.k, r.ld)
+	if r.transposed {
+		for p := j0; p < j1; p++ {
+			panelT(m, d[(p-j0)*panel*r.k:], r.data[p*panel*r.ld:], min(panel, r.n-p*panel), r.k, r.ld)
 		}
+		return
+	}
+	// Whole panels of one row are neighbours in memory: copy them together.
+	full := min(j1, r.n/panel)
+	if n := full - j0; n > 1 {
+		for k := range r.k {
+			src, dst := r.data[k*r.ld+j0*panel:], d[k*panel:]
+			m.copy(&dst[0], &src[0], 4*panel*r.k, 4*panel, n)
+			m.copy(&dst[chunk], &src[chunk], 4*panel*r.k, 4*panel, n)
+		}
+		d, j0 = d[n*panel*r.k:], full
+	}
+	for p := j0; p < j1; p++ {
+		panelN(m, d[(p-j0)*panel*r.k:], r.data[p*panel:], min(panel, r.n-p*panel), r.k, r.ld)
 	}
 }
 
 // panelN copies k rows of w values to a panel [k][32].
-func panelN(d, b []float32, w, k, ld int) {
+func panelN(m *micro, d, b []float32, w, k, ld int) {
 	if w == panel {
-		for c := range k {
-			*(*[panel]float32)(d[c*panel:]) = *(*[panel]float32)(b[c*ld:])
+		if k > 0 {
+			m.copy(&d[0], &b[0], 4*panel, 4*ld, k)
+			m.copy(&d[chunk], &b[chunk], 4*panel, 4*ld, k)
 		}
 		return
 	}

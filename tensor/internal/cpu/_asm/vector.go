@@ -8,7 +8,7 @@ import (
 // Vector loops take n elements, a multiple of 32, and do 32 per turn, one
 // register after the other; the processor overlaps them.
 
-var vectorNames = []string{"dot", "max", "exp", "add", "scale", "norm", "normBack", "swiglu", "swigluBack", "rotate", "adamw", "softBack", "transpose", "prefetch", "peak"}
+var vectorNames = []string{"dot", "max", "exp", "add", "scale", "norm", "normBack", "swiglu", "swigluBack", "rotate", "adamw", "softBack", "transpose", "copy", "prefetch", "peak"}
 
 // The constants of the exponential; see exp1 in generic.go.
 var constants = []struct {
@@ -349,6 +349,18 @@ func genVectors(u *unit) {
 	u.end()
 	u.transpose()
 
+	u.begin("copy", "", []arg{{"dst", "*float32"}, {"src", "*float32"}, {"ldd", "int"}, {"lds", "int"}, {"n", "int"}}, []string{"DI", "SI", "R8", "R9", "CX"})
+	u.label("chunk")
+	for i := range 64 / u.bytes {
+		load(fmt.Sprintf("%d(SI)", i*u.bytes), i)
+		store(i, fmt.Sprintf("%d(DI)", i*u.bytes))
+	}
+	u.p("ADDQ R8, DI")
+	u.p("ADDQ R9, SI")
+	u.p("DECQ CX")
+	u.p("JNZ %s", u.at("chunk"))
+	u.end()
+
 	u.begin("prefetch", "", []arg{{"p", "unsafe.Pointer"}, {"n", "int"}}, []string{"SI", "CX"})
 	u.label("line")
 	for i := range 8 {
@@ -392,6 +404,16 @@ func (u *unit) transpose() {
 	u.p("LEAQ (R8)(R8*2), R11")
 	parts := u.bytes / 16 // 128-bit lanes
 	rows := []string{"BX", "DX", "R12", "R13"}[:parts]
+	// The next 16 rows, which most callers ask for next.
+	u.p("MOVQ R9, R12")
+	u.p("SHLQ $4, R12")
+	u.p("ADDQ SI, R12")
+	for range 4 {
+		for _, idx := range []string{"", "(R9*1)", "(R9*2)", "(R10*1)"} {
+			u.p("PREFETCHT0 (R12)%s", idx)
+		}
+		u.p("LEAQ (R12)(R9*4), R12")
+	}
 	u.label("columns")
 	u.p("MOVQ SI, BX")
 	for half := range 16 / (4 * parts) {

@@ -45,9 +45,10 @@ var imports = map[string]string{
 	"testenv/chaos":                     "",
 	"testenv/tinymodel":                 "lm/safetensors",
 	"cmd/character":                     "activities constitution lm/chat lm/hub lm/sample lm/tokenizer lm/train lm/transformer spec store tensor testenv/s3server testenv/stack workers workflows",
-	"cmd/character-worker":              "lm/hub store workers",
+	"cmd/character-worker":              "lm/hub store tensor workers",
 	"bench/gemm":                        "tensor",
 	"bench/engine":                      "lm/chat lm/gguf lm/hub lm/sample lm/tokenizer lm/train lm/transformer tensor",
+	"bench/peers/ours":                  "lm/gguf lm/sample lm/train lm/transformer tensor",
 }
 
 // serverImporters may link the Temporal server, whose build costs minutes.

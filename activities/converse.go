@@ -73,8 +73,8 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 	intro, seeds, system := p.Spec.Introspection, constitution.InteractionSeeds(), interactionSystem(p, c)
 	turns := intro.Turns | 1 // the trained side has the last word
 	lim := limits(intro.Filter)
-	if lim.MinChars > 0 {
-		lim.MinChars = min(lim.MinChars, 2) // the floor is for whole answers; a turn of talk may be short
+	if lim.MinChars == 0 || lim.MinChars > dataset.DefaultPreferenceMinChars {
+		lim.MinChars = dataset.DefaultPreferenceMinChars // the floor is for whole answers; a turn of talk may be short
 	}
 	talks := make([]*talk, len(rows))
 	for i, q := range rows {
@@ -123,6 +123,9 @@ func commitTalks(ctx context.Context, s *store.Store, in ChunkInput, rows []data
 	parts, err := dataset.WriteParts(ctx, s, "parts/interaction", rows)
 	if err != nil {
 		return ChunkOutput{}, err
+	}
+	if len(parts) != 1 {
+		return ChunkOutput{}, fatal(StageFailed, fmt.Errorf("activities: a chunk of %d conversations made %d parts", len(rows), len(parts)))
 	}
 	node := chunk{Previous: in.Previous, Part: parts[0], From: in.From, To: in.To}
 	out := ChunkOutput{Rows: int64(len(rows))}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 
 	"go.temporal.io/sdk/temporal"
 
@@ -65,7 +66,10 @@ func (d *Data) ResolveSpec(ctx context.Context, in ResolveInput) (Brief, error) 
 			return Brief{}, err
 		}
 		if _, err := userPrompts(ctx, d.Store, *p.Prompts); err != nil {
-			return Brief{}, fatal(BadInput, err)
+			return Brief{}, err
+		}
+		if s.Teacher == "recorded" || !slices.Contains(s.Preferences.Sources, "user") {
+			return Brief{}, fatal(BadInput, fmt.Errorf("spec: preferences.prompts would not be used: teacher is %s and preferences.sources are %v; add user to the sources (teacher recorded answers its own prompts only)", s.Teacher, s.Preferences.Sources))
 		}
 	}
 	if s.TeacherOptions.File != "" {
@@ -75,7 +79,7 @@ func (d *Data) ResolveSpec(ctx context.Context, in ResolveInput) (Brief, error) 
 	}
 	rec, err := recorded(ctx, d.Store, p)
 	if err != nil {
-		return Brief{}, fatal(BadInput, err)
+		return Brief{}, err
 	}
 	if s.Teacher == "recorded" && len(rec) < s.Evaluation.HeldOut+s.Preferences.MinPairs {
 		return Brief{}, fatal(BadInput, fmt.Errorf("spec: teacher recorded has %d answers for %q, but preferences.min_pairs %d and evaluation.held_out %d need %d; name a larger file in teacher_options.file or choose another teacher",
@@ -127,17 +131,19 @@ func (d *Data) pin(ctx context.Context, field, value string) (*store.Ref, error)
 }
 
 // recorded returns the recorded answers of the plan's character: the user's file, else the built-in ones, else none.
+// Only what no retry can mend is a fatal error.
 func recorded(ctx context.Context, s *store.Store, p Plan) ([]constitution.Example, error) {
 	if p.Recorded != nil {
 		b, err := s.Get(ctx, *p.Recorded)
 		if err != nil {
 			return nil, err
 		}
-		return constitution.ParseRecorded(b, path.Base(p.Recorded.Key))
+		rows, err := constitution.ParseRecorded(b, path.Base(p.Recorded.Key))
+		return rows, fatal(BadInput, err)
 	}
 	rows, ok := constitution.Recorded(p.Name)
 	if !ok && p.Spec.Teacher == "recorded" {
-		return nil, fmt.Errorf("spec: no recorded answers are built in for %q; give a file in teacher_options.file", p.Name)
+		return nil, fatal(BadInput, fmt.Errorf("spec: no recorded answers are built in for %q; give a file in teacher_options.file", p.Name))
 	}
 	return rows, nil
 }
@@ -202,11 +208,12 @@ func shape(kind string, p Plan) any {
 	case KindIntrospection:
 		q := s.Introspection
 		q.Chunk, q.Parallel = 0, 0
-		base["introspection"] = q
+		base["introspection"], base["system"] = q, s.TeacherOptions.System
 	case KindSFT:
 		base["train"] = train(s.SFT)
 	case KindEvaluation:
-		base["evaluation"], base["options"], base["recorded"] = s.Evaluation, s.TeacherOptions.System, p.Recorded
+		base["evaluation"], base["recorded"] = s.Evaluation, p.Recorded
+		base["system"], base["examples"] = s.TeacherOptions.System, s.TeacherOptions.Examples
 	}
 	return base
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/heartbeat"
 	"github.com/opencharacter/opencharacter/lm/chat"
 	"github.com/opencharacter/opencharacter/lm/gguf"
 	"github.com/opencharacter/opencharacter/lm/hub"
@@ -88,7 +89,12 @@ func LoadModel(nameOrPath string, o hub.Options) (*Loaded, error) {
 func (e *Engine) load(ctx context.Context, wanted ModelInfo) (*Loaded, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.model != nil && e.model.Info.Name == wanted.Name && (wanted.SHA256 == "" || wanted.SHA256 == e.model.Info.SHA256) {
+	if wanted.SHA256 == "" { // the file may have changed since it was loaded
+		if f, err := hub.Resolve(wanted.Name, e.Hub); err == nil {
+			wanted.SHA256 = f.SHA256
+		}
+	}
+	if e.model != nil && e.model.Info.Name == wanted.Name && wanted.SHA256 == e.model.Info.SHA256 {
 		return e.model, nil
 	}
 	e.model, e.adapters, e.rows = nil, nil, nil // never two models in memory
@@ -134,27 +140,29 @@ func ReadAdapter(ctx context.Context, s *store.Store, m *transformer.Model, r Ad
 	return transformer.ReadPEFT(files, m.Config)
 }
 
-// stack reads adapters, the first at the bottom, keeping those already in memory.
+// stack reads adapters, the first at the bottom. Those of the last stack are still in memory.
 func (e *Engine) stack(ctx context.Context, m *transformer.Model, refs []AdapterRef) ([]*transformer.Adapter, error) {
 	var out []*transformer.Adapter
+	e.mu.Lock()
+	have := e.adapters
+	e.mu.Unlock()
+	used := map[string]*transformer.Adapter{}
 	for _, r := range refs {
 		key := dataset.InputHash(r)
-		e.mu.Lock()
-		a := e.adapters[key]
-		e.mu.Unlock()
+		a := have[key]
 		if a == nil {
 			var err error
 			if a, err = ReadAdapter(ctx, e.Store, m, r); err != nil {
 				return nil, err
 			}
-			e.mu.Lock()
-			if e.adapters == nil {
-				e.adapters = map[string]*transformer.Adapter{}
-			}
-			e.adapters[key] = a
-			e.mu.Unlock()
 		}
+		used[key] = a
 		out = append(out, a)
+	}
+	if len(refs) > 0 { // a worker that serves many runs must not keep all their adapters
+		e.mu.Lock()
+		e.adapters = used
+		e.mu.Unlock()
 	}
 	return out, nil
 }
@@ -172,7 +180,17 @@ type InspectModelOutput struct {
 }
 
 // InspectModel finds the run's models on this machine, loads the student and pins both by hash in the finished plan.
+// Fetching and loading can take minutes, so it beats.
 func (e *Engine) InspectModel(ctx context.Context, in InspectModelInput) (InspectModelOutput, error) {
+	var out InspectModelOutput
+	err := heartbeat.Run(ctx, heartbeat.Options{}, func(ctx context.Context) (err error) {
+		out, err = e.inspect(ctx, in)
+		return err
+	})
+	return out, err
+}
+
+func (e *Engine) inspect(ctx context.Context, in InspectModelInput) (InspectModelOutput, error) {
 	p, err := getPlan(ctx, e.Store, in.Plan)
 	if err != nil {
 		return InspectModelOutput{}, err
@@ -184,9 +202,12 @@ func (e *Engine) InspectModel(ctx context.Context, in InspectModelInput) (Inspec
 		}
 		p.Teacher = m.Info
 	}
-	m, err := e.load(ctx, ModelInfo{Name: p.Spec.Model, SHA256: p.Spec.ModelSHA256})
+	m, err := e.load(ctx, ModelInfo{Name: p.Spec.Model})
 	if err != nil {
 		return InspectModelOutput{}, err
+	}
+	if want := p.Spec.ModelSHA256; want != "" && want != m.Info.SHA256 {
+		return InspectModelOutput{}, fatal(BadInput, fmt.Errorf("spec: model_sha256 is %s, but %s on the engine worker has %s; put the right file there or leave model_sha256 out", want, p.Spec.Model, m.Info.SHA256))
 	}
 	p.Model, p.Variant, p.Shape = m.Info, tensor.Variant(), m.Config
 	if p.Spec.Teacher == "local" && p.Teacher.SHA256 == "" {

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,6 +36,11 @@ func Export(ctx context.Context, s *store.Store, id, dir string) (missing []stri
 		return nil, fmt.Errorf("export: %w", err)
 	}
 	x := &exporter{ctx: ctx, s: s, r: r, p: p, dir: dir}
+	for _, kind := range []string{KindPreferences, KindDPO, KindIntrospection, KindSFT, KindEvaluation} {
+		if _, ok := r.Stage(kind); !ok {
+			missing = append(missing, kind)
+		}
+	}
 	spec, _ := json.MarshalIndent(p, "", "  ")
 	x.write("spec.json", append(spec, '\n'))
 	x.pairs()
@@ -53,7 +57,7 @@ func Export(ctx context.Context, s *store.Store, id, dir string) (missing []stri
 		}
 	}
 	x.sums()
-	return x.missing, x.err
+	return missing, x.err
 }
 
 // exporter writes files until the first error.
@@ -64,7 +68,6 @@ type exporter struct {
 	p       Plan
 	dir     string
 	written []string
-	missing []string
 	err     error
 }
 
@@ -81,13 +84,10 @@ func (x *exporter) write(name string, b []byte) {
 
 func (x *exporter) stage(kind string) (Stage, bool) {
 	st, ok := x.r.Stage(kind)
-	if !ok && x.err == nil {
-		x.missing = append(x.missing, kind)
-	}
 	return st, ok && x.err == nil
 }
 
-// folder copies a data set folder's table and card.
+// folder copies a data set folder's table.
 func (x *exporter) folder(st Stage, table string) {
 	b, err := x.s.GetKey(x.ctx, st.Folder+"/"+table+"/train-00000-of-00001.parquet")
 	if err != nil {
@@ -129,7 +129,7 @@ func (x *exporter) adapters() {
 	var both []map[string][]byte
 	for _, kind := range []string{KindDPO, KindSFT} {
 		st, ok := x.stage(kind)
-		if !ok {
+		if !ok || st.Adapter == nil {
 			return
 		}
 		files := map[string][]byte{}
@@ -236,9 +236,6 @@ func OpenRunModel(ctx context.Context, s *store.Store, o hub.Options, id, which 
 		return nil, nil, r, err
 	}
 	m, err := LoadModel(p.Model.Name, o)
-	if errors.Is(err, hub.ErrNotPulled) {
-		return nil, nil, r, fmt.Errorf("%w; get it with `character model pull %s`", err, p.Model.Name)
-	}
 	if err != nil {
 		return nil, nil, r, err
 	}

@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -81,6 +82,12 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 	if err != nil {
 		return ChunkOutput{}, err
 	}
+	var chosen map[string]string // what the pair's other side says
+	if in.Only != nil {
+		if chosen, err = keptAnswers(ctx, e.Store, *in.Only); err != nil {
+			return ChunkOutput{}, err
+		}
+	}
 	live.set(func(l *Live) { l.Total = len(rows) })
 	out := make([]dataset.Response, len(rows))
 	reqs := make([]sample.Request, len(rows))
@@ -100,6 +107,9 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 			}
 			out[i] = response(rows[i], m.Tokens.DecodeText(res.Tokens), judged, len(res.Tokens), sum(res), r.limits)
 			out[i].Finish = res.Finish
+			if other, ok := chosen[rows[i].ID]; ok && out[i].Drop == "" && fold(other) == fold(out[i].Text) {
+				out[i].Drop = dropIdentical // counted here, so that another prompt takes its place
+			}
 			return nil
 		})
 	if err != nil {
@@ -124,9 +134,9 @@ func roleOf(name string, p Plan, c *constitution.Constitution) (role, error) {
 	switch name {
 	case RoleTeacher:
 		system, examples := teacherContext(p, c)
-		return role{model: p.Teacher, system: system, examples: examples, sampling: pref.Teacher, limits: limits(pref.Filter), parallel: pref.Parallel}, nil
+		return role{model: p.Teacher, system: system, examples: examples, sampling: pref.Teacher, limits: preferenceLimits(pref.Filter), parallel: pref.Parallel}, nil
 	case RoleStudent:
-		l := limits(pref.Filter)
+		l := preferenceLimits(pref.Filter)
 		l.AllowIdentity = true // a plain answer may say that it is a model: that is what is to be unlearned
 		return role{model: p.Model, sampling: pref.Student, limits: l, parallel: pref.Parallel, keepCut: pref.KeepCutRejected}, nil
 	case RoleReflection:
@@ -176,6 +186,12 @@ func limits(f spec.Filter) dataset.Limits {
 	return dataset.Limits{MinChars: f.MinChars, MaxChars: f.MaxChars, RepetitionThreshold: f.RepetitionThreshold}
 }
 
+// preferenceLimits has the lower floor of preference answers for a floor that is not set: "Aye." is an answer.
+func preferenceLimits(f spec.Filter) dataset.Limits {
+	f.MinChars = cmp.Or(f.MinChars, dataset.DefaultPreferenceMinChars)
+	return limits(f)
+}
+
 func params(s spec.Sampling, seed uint64, m *Loaded) sample.Params {
 	return sample.Params{Temperature: s.Temperature, TopP: s.TopP, TopK: s.TopK, RepetitionPenalty: s.RepetitionPenalty,
 		MaxTokens: s.MaxTokens, Seed: seed, StopTokens: m.Chat.EndTokens()}
@@ -210,25 +226,39 @@ func chunkRows(ctx context.Context, s *store.Store, in ChunkInput) (Plan, []data
 	if err != nil || in.Only == nil {
 		return p, rows, err
 	}
-	node, err := getJSON[chunk](ctx, s, *in.Only)
+	kept, err := keptAnswers(ctx, s, *in.Only)
 	if err != nil {
 		return p, nil, err
-	}
-	other, err := dataset.ReadParts[dataset.Response](ctx, s, []store.Ref{node.Part})
-	if err != nil {
-		return p, nil, err
-	}
-	kept := map[string]bool{}
-	for _, r := range other {
-		kept[r.ID] = r.Drop == ""
 	}
 	var out []dataset.Prompt
 	for _, q := range rows {
-		if kept[q.ID] {
+		if _, ok := kept[q.ID]; ok {
 			out = append(out, q)
 		}
 	}
 	return p, out, nil
+}
+
+// dropIdentical is the reason of an answer that says what the pair's other side says.
+const dropIdentical = "identical_answers"
+
+// keptAnswers are a chunk's kept answers by prompt id.
+func keptAnswers(ctx context.Context, s *store.Store, r store.Ref) (map[string]string, error) {
+	node, err := getJSON[chunk](ctx, s, r)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := dataset.ReadParts[dataset.Response](ctx, s, []store.Ref{node.Part})
+	if err != nil {
+		return nil, err
+	}
+	kept := map[string]string{}
+	for _, r := range rows {
+		if r.Drop == "" {
+			kept[r.ID] = r.Text
+		}
+	}
+	return kept, nil
 }
 
 // commitChunk writes the answers and appends the chunk to its chain.
@@ -238,7 +268,7 @@ func commitChunk(ctx context.Context, s *store.Store, in ChunkInput, rows []data
 		return ChunkOutput{}, err
 	}
 	if len(parts) != 1 {
-		return ChunkOutput{}, fmt.Errorf("activities: a chunk of %d rows made %d parts", len(rows), len(parts))
+		return ChunkOutput{}, fatal(StageFailed, fmt.Errorf("activities: a chunk of %d rows made %d parts", len(rows), len(parts)))
 	}
 	node := chunk{Previous: in.Previous, Part: parts[0], From: in.From, To: in.To}
 	out := ChunkOutput{Rows: int64(len(rows))}

@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/store"
@@ -56,7 +57,7 @@ func (d *Data) JoinIntrospection(ctx context.Context, in JoinIntrospectionInput)
 	}
 	err = take("reflection", want.Reflections, len(answers), func(i int) (dataset.Conversation, string) {
 		r := answers[i]
-		return dataset.Conversation{ID: r.ID, Kind: "reflection", TemplateID: r.ID[:max(0, len(r.ID)-6)], PromptText: r.Prompt, SourceSystemPrompt: reflectionSystem(p, c), Turns: 1, Tokens: r.Tokens,
+		return dataset.Conversation{ID: r.ID, Kind: "reflection", TemplateID: r.ID[:max(0, strings.LastIndexByte(r.ID, '-'))], PromptText: r.Prompt, SourceSystemPrompt: reflectionSystem(p, c), Turns: 1, Tokens: r.Tokens,
 			Messages: []dataset.Message{{Role: "user", Content: r.Prompt}, {Role: "assistant", Content: r.Text}}}, r.Drop
 	})
 	if err != nil {

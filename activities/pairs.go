@@ -58,7 +58,7 @@ func (d *Data) JoinPairs(ctx context.Context, in JoinPairsInput) (Stage, error) 
 		case r.Drop != "":
 			st.Dropped["rejected: "+r.Drop]++
 		case fold(c.Text) == fold(r.Text):
-			st.Dropped["identical_answers"]++
+			st.Dropped[dropIdentical]++
 		default:
 			pairs = append(pairs, dataset.Pair{
 				Prompt:   []dataset.Message{{Role: "user", Content: c.Prompt}},

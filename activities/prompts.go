@@ -56,10 +56,10 @@ func (d *Data) MakePrompts(ctx context.Context, in MakePromptsInput) (PromptSet,
 		in := p.Spec.Introspection
 		rows = cycle(constitution.InteractionSeeds(), limit(in.Interactions, in.Oversample))
 	default:
-		err = fmt.Errorf("activities: prompts of kind %q are not known", in.Kind)
+		err = fatal(BadInput, fmt.Errorf("activities: prompts of kind %q are not known", in.Kind))
 	}
 	if err != nil {
-		return PromptSet{}, fatal(BadInput, err)
+		return PromptSet{}, err
 	}
 	var refs []store.Ref
 	for part := range slices.Chunk(rows, promptsPerPart) {
@@ -137,7 +137,7 @@ func preferencePrompts(ctx context.Context, s *store.Store, p Plan, c *constitut
 		}
 	}
 	if len(rows) == 0 {
-		return nil, fmt.Errorf("spec: preferences.sources %v give no prompt; add pool, or prompts of your own", p.Spec.Preferences.Sources)
+		return nil, fatal(BadInput, fmt.Errorf("spec: preferences.sources %v give no prompt; add pool, or prompts of your own", p.Spec.Preferences.Sources))
 	}
 	rows = dataset.Shuffle(rows, p.Spec.Seed, func(r dataset.Prompt) string { return r.ID })
 	once := len(rows)
@@ -163,15 +163,18 @@ func userPrompts(ctx context.Context, s *store.Store, r store.Ref) ([]string, er
 	if err != nil {
 		return nil, err
 	}
-	return ParsePrompts(b, r.Key)
+	texts, err := ParsePrompts(b, r.Key)
+	return texts, fatal(BadInput, err)
 }
 
 // ParsePrompts reads prompts, one a line or as JSONL rows {"prompt": "..."}. Errors name the line.
 func ParsePrompts(b []byte, name string) ([]string, error) {
 	var out []string
-	sc := bufio.NewScanner(bytes.NewReader(b))
+	sc := bufio.NewScanner(bytes.NewReader(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))))
 	sc.Buffer(nil, 1<<20)
+	read := 0
 	for line := 1; sc.Scan(); line++ {
+		read = line
 		t := strings.TrimSpace(sc.Text())
 		if t == "" {
 			continue
@@ -183,15 +186,15 @@ func ParsePrompts(b []byte, name string) ([]string, error) {
 			var row struct {
 				Prompt string `json:"prompt"`
 			}
-			if err := json.Unmarshal([]byte(t), &row); err != nil || row.Prompt == "" {
+			if err := json.Unmarshal([]byte(t), &row); err != nil || strings.TrimSpace(row.Prompt) == "" {
 				return nil, fmt.Errorf(`prompts %s line %d: want {"prompt": "..."} or plain text`, name, line)
 			}
-			t = row.Prompt
+			t = strings.TrimSpace(row.Prompt)
 		}
 		out = append(out, t)
 	}
 	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("prompts %s: %w", name, err)
+		return nil, fmt.Errorf("prompts %s line %d: %w; a prompt can have 1 MiB", name, read+1, err)
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("prompts %s: the file has no prompt; put one a line", name)

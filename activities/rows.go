@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/heartbeat"
 	"github.com/opencharacter/opencharacter/lm/chat"
 	"github.com/opencharacter/opencharacter/lm/train"
 	"github.com/opencharacter/opencharacter/spec"
@@ -34,7 +35,7 @@ type trainingRows struct {
 	rows    []train.Row
 	kept    int // rows of the data set
 	dropped map[string]int64
-	turns   int64 // early turns left out of too-long conversations
+	turns   int64 // early messages left out of too-long conversations that are kept
 	tokens  int64
 }
 
@@ -148,6 +149,7 @@ func (r *trainingRows) readTalks(ctx context.Context, s *store.Store, in TrainIn
 	for _, x := range rows {
 		msgs := x.Messages
 		var ex []train.Example
+		var left int64
 		for {
 			if ex, err = encode(m, x.ID, msgs); err != nil {
 				return err
@@ -159,7 +161,7 @@ func (r *trainingRows) readTalks(ctx context.Context, s *store.Store, in TrainIn
 			if shorter == nil {
 				break
 			}
-			r.turns += int64(len(msgs) - len(shorter))
+			left += int64(len(msgs) - len(shorter))
 			msgs = shorter
 		}
 		if longest(ex) > limit {
@@ -167,6 +169,7 @@ func (r *trainingRows) readTalks(ctx context.Context, s *store.Store, in TrainIn
 			continue
 		}
 		r.kept++
+		r.turns += left
 		for i, e := range ex {
 			id := x.ID
 			if len(ex) > 1 {
@@ -212,6 +215,15 @@ type PrepareOutput struct {
 
 // PrepareTraining tokenises the rows once, so that bad rows and impossible lengths fail before the first step.
 func (e *Engine) PrepareTraining(ctx context.Context, in TrainInput) (PrepareOutput, error) {
+	var out PrepareOutput
+	err := heartbeat.Run(ctx, heartbeat.Options{}, func(ctx context.Context) (err error) {
+		out, err = e.prepare(ctx, in)
+		return err
+	})
+	return out, err
+}
+
+func (e *Engine) prepare(ctx context.Context, in TrainInput) (PrepareOutput, error) {
 	p, err := getPlan(ctx, e.Store, in.Plan)
 	if err != nil {
 		return PrepareOutput{}, err
@@ -236,6 +248,6 @@ func trainOptions(kind string, t spec.Training, seed uint64, rows int) train.Opt
 	o := train.Options{Loss: kind, Beta: t.Beta, NLL: t.NLL, LR: t.LearningRate, Schedule: t.Schedule, MinLRRatio: t.MinLRRatio, ClipNorm: t.ClipNorm,
 		Beta1: t.Beta1, Beta2: t.Beta2, Eps: t.Eps, WeightDecay: t.WeightDecay, BatchSize: t.BatchSize, MicroTokens: t.MicroTokens, Epochs: t.Epochs, Seed: seed}
 	o.TotalSteps = o.Steps(rows)
-	o.WarmupSteps = int(t.Warmup*float64(o.TotalSteps) + .5)
+	o.WarmupSteps = max(0, min(int(t.Warmup*float64(o.TotalSteps)+.5), o.TotalSteps-1))
 	return o
 }

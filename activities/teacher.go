@@ -54,17 +54,17 @@ func (t *Teacher) recorded(ctx context.Context, p Plan, rows []dataset.Prompt) (
 		return nil, err
 	}
 	answer := map[string]string{}
-	for _, r := range rec {
-		answer[r.Prompt] = r.Response
+	for _, x := range rec {
+		answer[x.Prompt] = x.Response
 	}
 	out := make([]dataset.Response, len(rows))
 	for i, q := range rows {
-		out[i] = response(q, answer[q.Text], "stop", 0, 0, limits(p.Spec.Preferences.Filter))
+		out[i] = response(q, answer[q.Text], "stop", 0, 0, preferenceLimits(p.Spec.Preferences.Filter))
 	}
 	return out, nil
 }
 
-// Client makes the teacher's client and checks that the endpoint knows the model.
+// client makes the teacher's client; the key stays in this worker.
 func (t *Teacher) client(p Plan) (*teacher.Client, error) {
 	o := p.Spec.TeacherOptions
 	key := ""

@@ -6,6 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -84,7 +88,7 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 	}
 	t := trainSpec(p, in.Kind)
 	o := trainOptions(in.Kind, t, p.Spec.Seed, rows.len())
-	o.BaseModel = p.Model.Name
+	o.BaseModel, o.Workspace = p.Model.Name, e.workspace()
 	adapter := transformer.NewAdapter(m.Config, t.Rank, t.Alpha, rowKey("adapter-"+in.Kind, fmt.Sprint(p.Spec.Seed)))
 	tr, err := train.New(m.Model, frozen, adapter, o)
 	if err != nil {
@@ -96,7 +100,7 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 	if err != nil {
 		return SegmentOutput{}, err
 	}
-	log, times, changed, err := e.restore(ctx, claim.Head(), tr)
+	log, times, changed, err := e.restore(ctx, claim, tr)
 	if err != nil {
 		return SegmentOutput{}, err
 	}
@@ -125,10 +129,17 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 			}
 			mt, err = tr.StepSFT(b)
 		}
-		if err != nil {
-			return SegmentOutput{}, fatal(NonFinite, fmt.Errorf("%w; the last good checkpoint is step %d of stream train/%s", err, base, in.Key))
+		kind := StageFailed
+		if errors.Is(err, train.ErrNonFinite) {
+			kind = NonFinite
 		}
 		out.Values = metricValues(in.Kind, mt)
+		if name := nonFinite(out.Values); err == nil && name != "" {
+			kind, err = NonFinite, fmt.Errorf("step %d: the %s is %v; rows %s", mt.Step, name, out.Values[name], strings.Join(mt.Rows, ", "))
+		}
+		if err != nil {
+			return SegmentOutput{}, fatal(kind, fmt.Errorf("%w; the last good checkpoint is step %d of stream train/%s", err, base, in.Key))
+		}
 		out.Tokens += int64(mt.Tokens)
 		log.Write(metricLine(in.Kind, mt.Step, out.Values))
 		fmt.Fprintf(times, `{"stage":%q,"step":%d,"seconds":%.3f,"tokens":%d,"at":%q}`+"\n", in.Kind, mt.Step, time.Since(began).Seconds(), mt.Tokens, time.Now().UTC().Format(time.RFC3339))
@@ -185,20 +196,22 @@ func (e *Engine) settleFile(ctx context.Context, ext string, data []byte) (*stor
 	return &r, err
 }
 
-// restore loads the head's checkpoint into the trainer. A checkpoint that fails its hash is not used: the one before
-// it is, and that is said in the result.
-func (e *Engine) restore(ctx context.Context, h store.Head, tr *train.Trainer) (log, times *bytes.Buffer, said string, err error) {
+// restore loads the newest checkpoint into the trainer. A checkpoint that fails its hash is not used: the one before
+// it is, or else the training begins again, which ends with the same bytes; that is said in the result.
+func (e *Engine) restore(ctx context.Context, claim *store.Claim, tr *train.Trainer) (log, times *bytes.Buffer, said string, err error) {
 	log, times = &bytes.Buffer{}, &bytes.Buffer{}
+	h := claim.Head()
 	if h.Step == 0 {
 		return log, times, "", nil
 	}
 	files, err := e.Store.ReadFiles(ctx, h)
-	if err != nil && h.Previous != nil && errors.Is(err, store.ErrCorrupt) {
-		said = fmt.Sprintf("checkpoint of step %d is corrupt (%v); continued from step %d", h.Step, err, h.Previous.Step)
-		h = *h.Previous
-		if h.Step == 0 {
-			return log, times, said, nil
+	for errors.Is(err, store.ErrCorrupt) {
+		damaged := h.Step
+		var ok bool
+		if h, ok = claim.UsePrevious(); !ok || h.Step == 0 {
+			return log, times, fmt.Sprintf("checkpoint of step %d is corrupt and there is no good one before it; the training began again", damaged), nil
 		}
+		said = fmt.Sprintf("checkpoint of step %d is corrupt (%v); continued from step %d", damaged, err, h.Step)
 		files, err = e.Store.ReadFiles(ctx, h)
 	}
 	if err != nil {
@@ -226,6 +239,16 @@ func metricValues(kind string, m train.Metrics) map[string]float64 {
 		v["perplexity"] = m.Perplexity
 	}
 	return v
+}
+
+// nonFinite names the first value that is NaN or infinite: JSON cannot carry it, and it says that training diverged.
+func nonFinite(v map[string]float64) string {
+	for _, k := range slices.Sorted(maps.Keys(v)) {
+		if math.IsNaN(v[k]) || math.IsInf(v[k], 0) {
+			return k
+		}
+	}
+	return ""
 }
 
 // metricLine is one line of metrics.jsonl; encoding/json sorts the keys.

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Ours against the peers, in turn, in the same run: prints the ratio of medians.
+"""Ours against the peers, in turn, in the same run: prints the ratios of medians, by wall time and by CPU time.
 
     python bench/compare.py --model SmolLM2-135M-Instruct.Q4_1.gguf [--times 3] [--work generate,dpo,sft] [--json out.json]
 
 Run from the repository root with the Python of bench/reference/requirements.txt. Ours is the command --ours, which
-must print a JSON line with tokens/s under dpo_step, sft_step or generate16 (bench/peers/ours does). Every round runs ours,
-then the peer, so that a busy machine slows both.
+must print a JSON line with {"tokens_per_second", "tokens_per_cpu_second"} under dpo_step, sft_step and generate16
+(bench/peers/ours does). Every round runs ours, then the peer, so that a busy machine slows both; tokens a CPU second
+leave waiting for a core out, and are the steadier figure there.
 """
 
 import argparse
@@ -21,7 +22,7 @@ NAMES = {"generate": "generate16", "dpo": "dpo_step", "sft": "sft_step"}
 
 
 def figures(command):
-    """Runs a command and returns {name: tokens/s} from the last JSON object it printed."""
+    """Runs a command and returns {name: (tokens a second, tokens a CPU second)} from the JSON objects it printed."""
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if run.returncode:
         raise SystemExit(f"{shlex.join(command)}: exit status {run.returncode}; its messages stand above")
@@ -33,10 +34,8 @@ def figures(command):
             continue
         if isinstance(value, dict):
             for name in NAMES.values():
-                v = value.get(name)
-                v = v.get("tokens_per_second") if isinstance(v, dict) else v
-                if isinstance(v, (int, float)):
-                    found[name] = float(v)
+                if name in value:
+                    found[name] = (value[name]["tokens_per_second"], value[name]["tokens_per_cpu_second"])
     if not found:
         raise SystemExit(f"{shlex.join(command)}: printed no JSON line with {', '.join(NAMES.values())}")
     return found
@@ -76,16 +75,19 @@ def main():
             if name in mine and name in theirs:
                 us.append(mine[name])
                 them.append(theirs[name])
-                print(f"round {i + 1} {name}: ours {mine[name]:.1f}, peer {theirs[name]:.1f} tokens/s", flush=True)
+                print(f"round {i + 1} {name}: ours {mine[name][0]:.1f}, peer {theirs[name][0]:.1f} tokens/s; "
+                      f"a CPU second {mine[name][1]:.1f} and {theirs[name][1]:.1f}", flush=True)
             else:
                 print(f"round {i + 1} {name}: missing from {'ours' if name not in mine else 'the peer'}", flush=True)
-    print(f"\n{'work':<12} {'ours':>10} {'peer':>10} {'ratio':>7}   medians of {o.times}, tokens/s, {o.threads} threads")
+    print(f"\nmedians of {o.times}, tokens, {o.threads} threads")
+    print(f"{'work':<12} {'ours/s':>9} {'peer/s':>9} {'ratio':>7} {'ours/CPU s':>11} {'peer/CPU s':>11} {'ratio':>7}")
     out = {}
     for name, (us, them) in seen.items():
         if us:
-            u, t = statistics.median(us), statistics.median(them)
-            out[name] = {"ours": u, "peer": t, "ratio": u / t, "rounds": list(zip(us, them))}
-            print(f"{name:<12} {u:>10.1f} {t:>10.1f} {u / t:>6.2f}x")
+            u, t, uc, tc = (statistics.median(x[i] for x in side) for i in (0, 1) for side in (us, them))
+            out[name] = {"ours": u, "peer": t, "ratio": u / t, "ours_cpu": uc, "peer_cpu": tc, "ratio_cpu": uc / tc,
+                         "rounds": list(zip(us, them))}
+            print(f"{name:<12} {u:>9.1f} {t:>9.1f} {u / t:>6.2f}x {uc:>11.1f} {tc:>11.1f} {uc / tc:>6.2f}x")
     line = json.dumps(out)
     print(line)
     if o.json:

@@ -13,13 +13,13 @@ func checkPrompts() []string {
 }
 
 func adam(b2 float64) Training {
-	return Training{ClipNorm: 1, Beta1: .9, Beta2: b2, Eps: 1e-8, Schedule: "constant", MicroTokens: 512, SegmentSeconds: 60}
+	return Training{ClipNorm: 1, Beta1: .9, Beta2: b2, Eps: 1e-8, Schedule: "constant", MicroTokens: 400, SegmentSeconds: 60}
 }
 
 // demo is minutes on two CPU cores with a 135 M model; its learning rates are that model's, not the method's.
 func demo() Spec {
 	dpo, sft := adam(.999), adam(.999)
-	dpo.Rank, dpo.Alpha, dpo.Beta, dpo.NLL, dpo.LearningRate, dpo.BatchSize, dpo.Epochs, dpo.MaxLength = 32, 32, .1, .2, 2e-4, 4, 2, 512
+	dpo.Rank, dpo.Alpha, dpo.Beta, dpo.NLL, dpo.LearningRate, dpo.BatchSize, dpo.Epochs, dpo.MaxLength = 32, 32, .1, .2, 3e-4, 4, 2, 512
 	sft.Rank, sft.Alpha, sft.LearningRate, sft.BatchSize, sft.Epochs, sft.MaxLength = 64, 64, 2e-5, 8, 1, 1024
 	return Spec{
 		Constitution: "captain", Preset: "demo", Model: "smollm2-135m-instruct", Seed: 1, Teacher: "local",

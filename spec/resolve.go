@@ -7,12 +7,19 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 )
 
 // maxBytes bounds a spec; the largest honest one is a few kilobytes.
 const maxBytes = 64 << 10
+
+// maxChunk is how many rows a Parquet part holds; a chunk is one part.
+const maxChunk = 1000
+
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 
 // Resolve lays the user's JSON over its preset and checks the result. Empty input means the demo preset.
 // Errors name the field, the value and what to write instead.
@@ -36,6 +43,8 @@ func Resolve(user []byte) (Spec, error) {
 	if !ok {
 		return Spec{}, fmt.Errorf("spec: preset %q is not known; choose one of %s", head.Preset, strings.Join(Presets(), ", "))
 	}
+	base := s.TeacherOptions
+	openai := s.Teacher == "openai"
 	name := s.Preset
 	d := json.NewDecoder(bytes.NewReader(user))
 	d.DisallowUnknownFields()
@@ -46,6 +55,9 @@ func Resolve(user []byte) (Spec, error) {
 		return Spec{}, errors.New("spec: more than one JSON value; give one object")
 	}
 	s.Preset = name
+	if o := &s.TeacherOptions; openai && s.Teacher != "openai" && o.Model == base.Model {
+		o.Model, o.BaseURL, o.KeyEnv = "", "", "" // the preset's endpoint is no local model
+	}
 	return s, s.Validate()
 }
 
@@ -121,16 +133,29 @@ func (s Spec) Validate() error {
 		if s.TeacherOptions.Model == "" {
 			bad("teacher_options.model", `""`, "the endpoint's model id for teacher openai")
 		}
-		if k := s.TeacherOptions.KeyEnv; strings.ContainsAny(k, " =-") || strings.HasPrefix(k, "sk") {
-			bad("teacher_options.key_env", "not the name of an environment variable", "the variable's name, never the key")
+	}
+	// What may be a secret is refused whoever the teacher is, because the spec is stored, and it is never repeated.
+	if k := s.TeacherOptions.KeyEnv; k != "" && (!variable.MatchString(k) || strings.HasPrefix(k, "sk")) {
+		bad("teacher_options.key_env", "not the name of an environment variable", "the variable's name, never the key")
+	}
+	if b := s.TeacherOptions.BaseURL; b != "" {
+		u, err := url.Parse(b)
+		switch {
+		case err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+			bad("teacher_options.base_url", "not a plain address", "https://HOST/v1 without user, password or query; the key belongs into an environment variable")
+		case u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+			bad("teacher_options.base_url", fmt.Sprintf("%q", b), "https://HOST/v1")
 		}
 	}
 	p := s.Preferences
+	if len(p.Sources) == 0 && s.Teacher != "recorded" {
+		bad("preferences.sources", "empty", "constitution, pool or user")
+	}
 	between("preferences.pairs", float64(p.Pairs), 1, 1e6)
 	between("preferences.min_pairs", float64(p.MinPairs), 1, float64(p.Pairs))
 	between("preferences.max_candidates", float64(p.MaxCandidates), float64(p.Pairs), 1e7)
 	between("preferences.repeats", float64(p.Repeats), 1, 1000)
-	between("preferences.chunk", float64(p.Chunk), 1, 4096)
+	between("preferences.chunk", float64(p.Chunk), 1, maxChunk)
 	between("preferences.parallel_rows", float64(p.Parallel), 1, 1024)
 	for _, src := range p.Sources {
 		oneOf("preferences.sources", src, "constitution", "pool", "user")
@@ -156,14 +181,17 @@ func (s Spec) Validate() error {
 	train := func(field string, t Training) {
 		between(field+".rank", float64(t.Rank), 1, 1024)
 		between(field+".alpha", t.Alpha, 1e-3, 1e5)
-		between(field+".learning_rate", t.LearningRate, 0, 1)
+		between(field+".learning_rate", t.LearningRate, 1e-12, .999)
 		between(field+".warmup", t.Warmup, 0, 1)
 		between(field+".min_lr_ratio", t.MinLRRatio, 0, 1)
 		between(field+".clip_norm", t.ClipNorm, 0, 1e6)
-		between(field+".beta1", t.Beta1, 0, .999999)
-		between(field+".beta2", t.Beta2, 0, .99999999)
-		between(field+".eps", t.Eps, 1e-30, 1)
+		between(field+".beta1", t.Beta1, 1e-9, .999999)
+		between(field+".beta2", t.Beta2, 1e-9, .99999999)
+		between(field+".eps", t.Eps, 1e-30, .999)
 		between(field+".weight_decay", t.WeightDecay, 0, 10)
+		if t.WeightDecay*t.LearningRate >= 1 {
+			bad(field+".weight_decay", t.WeightDecay, "less than 1 / learning_rate")
+		}
 		between(field+".batch_size", float64(t.BatchSize), 1, 65536)
 		between(field+".epochs", float64(t.Epochs), 1, 1000)
 		between(field+".max_length", float64(t.MaxLength), 16, 1<<20)
@@ -188,7 +216,7 @@ func (s Spec) Validate() error {
 	between("introspection.turns", float64(i.Turns), 2, 100)
 	between("introspection.oversample", i.Oversample, 1, 100)
 	between("introspection.reflection_prompts", float64(i.ReflectionTop), 1, 1000)
-	between("introspection.chunk", float64(i.Chunk), 1, 4096)
+	between("introspection.chunk", float64(i.Chunk), 1, maxChunk)
 	between("introspection.parallel_rows", float64(i.Parallel), 1, 1024)
 	between("introspection.min_share", i.MinShare, 0, 1)
 	sampling("introspection.reflection", i.Reflection)

@@ -85,6 +85,15 @@ func TestResolveRefuses(t *testing.T) {
 		{`{"teacher":"oracle"}`, "teacher is \"oracle\""},
 		{`{"teacher":"openai"}`, "teacher_options.base_url"},
 		{`{"teacher":"openai","teacher_options":{"base_url":"https://x","model":"m","key_env":"sk-abc"}}`, "never the key"},
+		{`{"teacher_options":{"key_env":"abc.def"}}`, "never the key"},
+		{`{"teacher":"openai","teacher_options":{"base_url":"https://u:secret@x/v1","model":"m"}}`, "without user, password"},
+		{`{"teacher":"openai","teacher_options":{"base_url":"api.example","model":"m"}}`, "teacher_options.base_url is \"api.example\""},
+		{`{"preferences":{"sources":[]}}`, "preferences.sources is empty"},
+		{`{"preferences":{"chunk":1001}}`, "preferences.chunk is 1001"},
+		{`{"introspection":{"chunk":4096}}`, "introspection.chunk is 4096"},
+		{`{"dpo":{"learning_rate":0}}`, "dpo.learning_rate is 0"},
+		{`{"dpo":{"beta1":0}}`, "dpo.beta1 is 0"},
+		{`{"sft":{"learning_rate":0.5,"weight_decay":2}}`, "sft.weight_decay is 2"},
 		{`"captain"`, "want a JSON object"},
 		{`{} {}`, "spec:"},
 		{`[]`, "spec:"},
@@ -94,6 +103,32 @@ func TestResolveRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("Resolve(%.60s) = %v, want an error with %q", c.in, err, c.want)
 		}
+	}
+}
+
+// TestSecretsAreNotRepeated: what may be a key does not come back in an error.
+func TestSecretsAreNotRepeated(t *testing.T) {
+	for _, in := range []string{
+		`{"teacher_options":{"key_env":"sk-verysecret"}}`,
+		`{"teacher":"openai","teacher_options":{"model":"m","base_url":"https://verysecret@x/v1"}}`,
+		`{"teacher":"openai","teacher_options":{"model":"m","base_url":"https://x/v1?key=verysecret"}}`,
+		`{"teacher_options":{"api_key":"verysecret"}}`,
+	} {
+		if _, err := spec.Resolve([]byte(in)); err == nil || strings.Contains(err.Error(), "verysecret") {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+}
+
+// TestOtherTeacher: the endpoint of a preset is not taken for a local model.
+func TestOtherTeacher(t *testing.T) {
+	s, err := spec.Resolve([]byte(`{"preset":"paper-scale","teacher":"local"}`))
+	if err != nil || s.TeacherOptions.Model != "" || s.TeacherOptions.KeyEnv != "" {
+		t.Errorf("%+v %v", s.TeacherOptions, err)
+	}
+	s, err = spec.Resolve([]byte(`{"preset":"paper-scale","teacher":"local","teacher_options":{"model":"big"}}`))
+	if err != nil || s.TeacherOptions.Model != "big" {
+		t.Errorf("%+v %v", s.TeacherOptions, err)
 	}
 }
 

@@ -5,10 +5,12 @@ package workers
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
 
@@ -34,6 +36,8 @@ type Options struct {
 	TeacherSlots int
 	// Namespace is the Temporal namespace whose search attributes are looked up; "" is default.
 	Namespace string
+	// Fatal is told when a worker cannot go on (its namespace is gone, its credentials are refused); nil tells nobody.
+	Fatal func(error)
 	// StopTimeout is how long a stopping worker may take to commit what it has; 0 is 30 s.
 	StopTimeout time.Duration
 }
@@ -54,7 +58,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 	}
 	var out []worker.Worker
 	for _, q := range o.Queues {
-		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true}
+		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal}
 		switch q {
 		case "data":
 			w := worker.New(c, activities.DataQueue, opt)
@@ -86,9 +90,14 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 	return out, nil
 }
 
-// attributes lists our search attributes that the namespace knows.
+// attributes lists our search attributes that the namespace knows. A cluster that does not tell has none for us.
 func attributes(ctx context.Context, c client.Client, namespace string) ([]string, error) {
 	r, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	var refused *serviceerror.PermissionDenied
+	var unknown *serviceerror.Unimplemented
+	if errors.As(err, &refused) || errors.As(err, &unknown) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

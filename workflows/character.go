@@ -40,6 +40,7 @@ type run struct {
 	paused bool
 	done   []activities.Stage
 	child  string // workflow id of the running child
+	up     bool   // it has started: signals reach it
 }
 
 // CharacterTraining is the whole: {"constitution":"captain"} is a complete input.
@@ -115,12 +116,15 @@ func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput)
 	}
 	in.Brief, in.Parent = &r.brief, r.ID
 	r.attributes(ctx, kind)
-	r.child = r.ID + "/" + kind
+	r.child, r.up = r.ID+"/"+kind, false
 	var st activities.Stage
-	err := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+	future := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
 		WorkflowID: r.child, TaskQueue: activities.DataQueue, ParentClosePolicy: enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL, WaitForCancellation: true,
 		WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE, StaticSummary: kind + " of " + r.ID,
-	}), child, in).Get(ctx, &st)
+	}), child, in)
+	_ = future.GetChildWorkflowExecution().Get(ctx, nil) // when it cannot start, the result says so too
+	r.up = true
+	err := future.Get(ctx, &st)
 	r.child = ""
 	i := r.index(kind)
 	if err != nil {
@@ -138,9 +142,10 @@ func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput)
 	if st.Values != nil {
 		r.Stages[i].Values = st.Values
 	}
-	if r.Stages[i].Total > 0 {
-		r.Stages[i].Done = r.Stages[i].Total
+	if r.Stages[i].Total == 0 { // a reused stage is over before its first report: a signal sent at the end is not delivered
+		r.Stages[i].Total, r.Stages[i].Unit = st.Kept, "rows"
 	}
+	r.Stages[i].Done = r.Stages[i].Total
 	st.Reused = false // the record says what the run has, not how it came by it
 	r.done = append(r.done, st)
 	r.show(ctx)
@@ -177,7 +182,8 @@ func (r *run) handlers(ctx workflow.Context) error {
 		return err
 	}
 	err := pauseUpdates(ctx, &r.paused, func(ctx workflow.Context) {
-		if r.child != "" {
+		// A pause must not be lost on a child that is about to start.
+		if err := workflow.Await(ctx, func() bool { return r.child == "" || r.up }); err == nil && r.child != "" {
 			_ = workflow.SignalExternalWorkflow(ctx, r.child, "", signalPause, r.paused).Get(ctx, nil) // a child that just ended needs none
 		}
 		r.show(ctx)
@@ -192,16 +198,21 @@ func (r *run) handlers(ctx workflow.Context) error {
 			if !ch.Receive(ctx, &p) {
 				return
 			}
-			if i := r.index(p.Name); i >= 0 && r.Stages[i].State != Completed && r.Stages[i].State != Reused {
+			// Signals can overtake each other and the child's end: only the last words of an ended stage count.
+			if i := r.index(p.Name); i >= 0 && !ended(r.Stages[i].State) {
 				r.Stages[i] = p
 				r.show(ctx)
-			} else if i >= 0 {
+			} else if i >= 0 && ended(p.State) {
 				r.Stages[i].Values, r.Stages[i].Warnings = p.Values, p.Warnings // last words of a stage that has ended
 				r.Stages[i].Done, r.Stages[i].Total = p.Done, p.Total
 			}
 		}
 	})
 	return nil
+}
+
+func ended(state string) bool {
+	return slices.Contains([]string{Completed, Reused, Failed, Cancelled}, state)
 }
 
 func (r *run) progress() Progress {
@@ -267,15 +278,11 @@ func SearchAttributes() []string {
 	return []string{AttrConstitution, AttrStage, AttrModel, AttrPreset, AttrOutcome}
 }
 
-// cause is the innermost message: what a person needs, without the wrapping of child and activity errors.
+// cause is what an activity or a check said, without the wrapping of child and activity errors. Its first application
+// error is it: the ones within are the same error's inner parts, which say what but not where.
 func cause(err error) string {
 	var app *temporal.ApplicationError
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		if a, ok := e.(*temporal.ApplicationError); ok {
-			app = a
-		}
-	}
-	if app != nil {
+	if errors.As(err, &app) {
 		return app.Message()
 	}
 	return err.Error()

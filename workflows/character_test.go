@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,8 @@ type suite struct {
 	chunks  []activities.ChunkInput
 }
 
-func newSuite(t *testing.T) *suite {
+// newSuite leaves the named activities to the test.
+func newSuite(t *testing.T, except ...string) *suite {
 	var ts testsuite.WorkflowTestSuite
 	s := &suite{TestWorkflowEnvironment: ts.NewTestWorkflowEnvironment(), calls: map[string]int{}}
 	s.SetTestTimeout(30 * time.Second)
@@ -35,21 +37,26 @@ func newSuite(t *testing.T) *suite {
 	s.RegisterActivity(&activities.Data{})
 	s.RegisterActivity(&activities.Teacher{})
 	s.RegisterActivity(&activities.Engine{})
+	on := func(name string, result ...any) {
+		if !slices.Contains(except, name) {
+			s.OnActivity(name, mock.Anything, mock.Anything).Return(result...)
+		}
+	}
 	ref := func(k string) store.Ref { return store.Ref{Key: k, SHA256: k, Size: 1} }
 	adapter := &activities.AdapterRef{Files: map[string]store.Ref{"adapter_model.safetensors": ref("a")}}
 	brief := activities.Brief{Plan: ref("plan"), Constitution: "captain", Preset: "demo", Model: "tiny", Teacher: "local", Pairs: 16, PairChunk: 8, Reflections: 4, Interactions: 2, Chunk: 4}
-	s.OnActivity("ResolveSpec", mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.ResolveInput) (activities.Brief, error) {
+	on("ResolveSpec", func(_ context.Context, in activities.ResolveInput) (activities.Brief, error) {
 		s.calls["ResolveSpec"]++
 		if strings.Contains(string(in.Spec), "bad") {
 			return brief, temporal.NewNonRetryableApplicationError("spec: bad field", activities.BadInput, nil)
 		}
 		return brief, nil
 	})
-	s.OnActivity("InspectModel", mock.Anything, mock.Anything).Return(activities.InspectModelOutput{Plan: ref("pinned")}, nil)
-	s.OnActivity("FindStage", mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.FindStageInput) (activities.FindStageOutput, error) {
+	on("InspectModel", activities.InspectModelOutput{Plan: ref("pinned")}, nil)
+	on("FindStage", func(_ context.Context, in activities.FindStageInput) (activities.FindStageOutput, error) {
 		return activities.FindStageOutput{Key: "key-" + in.Kind}, nil
 	})
-	s.OnActivity("MakePrompts", mock.Anything, mock.Anything).Return(activities.PromptSet{Index: ref("prompts"), Count: 40}, nil)
+	on("MakePrompts", activities.PromptSet{Index: ref("prompts"), Count: 40}, nil)
 	chunk := func(_ context.Context, in activities.ChunkInput) (activities.ChunkOutput, error) {
 		s.chunks = append(s.chunks, in)
 		n := int64(in.To - in.From)
@@ -58,15 +65,15 @@ func newSuite(t *testing.T) *suite {
 		}
 		return activities.ChunkOutput{Chain: ref(in.Role), Rows: n, Kept: n / 2, Dropped: map[string]int64{"unfinished": n - n/2}}, nil
 	}
-	s.OnActivity("Generate", mock.Anything, mock.Anything).Return(chunk)
-	s.OnActivity("Converse", mock.Anything, mock.Anything).Return(chunk)
-	s.OnActivity("JoinPairs", mock.Anything, mock.Anything).Return(activities.Stage{Kind: activities.KindPreferences, Key: "p", Parts: []store.Ref{ref("pairs")}, Rows: 32, Kept: 16}, nil)
-	s.OnActivity("JoinIntrospection", mock.Anything, mock.Anything).Return(activities.Stage{Kind: activities.KindIntrospection, Key: "i", Parts: []store.Ref{ref("talks")}, Rows: 12, Kept: 6}, nil)
-	s.OnActivity("KeepStage", mock.Anything, mock.Anything).Return(func(_ context.Context, st activities.Stage) (activities.Stage, error) { return st, nil })
-	s.OnActivity("PrepareTraining", mock.Anything, mock.Anything).Return(activities.PrepareOutput{Rows: 16, Kept: 16, Steps: 10}, nil)
-	s.OnActivity("ReferenceLogProbs", mock.Anything, mock.Anything).Return(activities.ChunkOutput{Chain: ref("reference"), Rows: 16, Kept: 16}, nil)
+	on("Generate", chunk)
+	on("Converse", chunk)
+	on("JoinPairs", activities.Stage{Kind: activities.KindPreferences, Key: "p", Parts: []store.Ref{ref("pairs")}, Rows: 32, Kept: 16}, nil)
+	on("JoinIntrospection", activities.Stage{Kind: activities.KindIntrospection, Key: "i", Parts: []store.Ref{ref("talks")}, Rows: 12, Kept: 6}, nil)
+	on("KeepStage", func(_ context.Context, st activities.Stage) (activities.Stage, error) { return st, nil })
+	on("PrepareTraining", activities.PrepareOutput{Rows: 16, Kept: 16, Steps: 10}, nil)
+	on("ReferenceLogProbs", activities.ChunkOutput{Chain: ref("reference"), Rows: 16, Kept: 16}, nil)
 	step := map[string]int{}
-	s.OnActivity("TrainSegment", mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.TrainInput) (activities.SegmentOutput, error) {
+	on("TrainSegment", func(_ context.Context, in activities.TrainInput) (activities.SegmentOutput, error) {
 		step[in.Kind] += 5
 		o := activities.SegmentOutput{Step: step[in.Kind], Total: 10, Values: map[string]float64{"loss": .5}}
 		if o.Step == 10 {
@@ -78,12 +85,12 @@ func newSuite(t *testing.T) *suite {
 		}
 		return o, nil
 	})
-	s.OnActivity("EvaluateModel", mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.EvaluateInput) (activities.EvaluateOutput, error) {
+	on("EvaluateModel", func(_ context.Context, in activities.EvaluateInput) (activities.EvaluateOutput, error) {
 		s.calls["evaluate "+in.Which]++
 		return activities.EvaluateOutput{Result: ref(in.Which)}, nil
 	})
-	s.OnActivity("JoinEvaluation", mock.Anything, mock.Anything).Return(activities.Stage{Kind: activities.KindEvaluation, Key: "e", Kept: 2, Values: map[string]float64{"gain_dpo": 1.5}}, nil)
-	s.OnActivity("RecordRun", mock.Anything, mock.Anything).Return(func(_ context.Context, r activities.Record) error {
+	on("JoinEvaluation", activities.Stage{Kind: activities.KindEvaluation, Key: "e", Kept: 2, Values: map[string]float64{"gain_dpo": 1.5}}, nil)
+	on("RecordRun", func(_ context.Context, r activities.Record) error {
 		s.records = append(s.records, r)
 		return nil
 	})

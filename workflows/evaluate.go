@@ -46,7 +46,6 @@ func EvaluateCharacter(ctx workflow.Context, input Input) (activities.Stage, err
 			return activities.Stage{}, err
 		}
 		s.Done++
-		s.Kept++
 	}
 	var st activities.Stage
 	err = workflow.ExecuteActivity(onData(ctx, "compare the models"), data.JoinEvaluation,

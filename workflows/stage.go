@@ -65,7 +65,8 @@ type stage struct {
 	brief   activities.Brief
 	parent  string
 	paused  bool
-	changed []string // said by activities: checkpoint fallbacks, kernel changes
+	changed []string // said by activities: checkpoint fallbacks, kernel changes, left-out messages
+	told    int      // signals to the parent
 }
 
 // begin resolves the input, registers the handlers and returns the stage.
@@ -188,10 +189,17 @@ func sorted(m map[string]int64) []named {
 	return out
 }
 
+// everyTell is how many times a stage reports each piece of its work to its parent, before it reports every tenth.
+const everyTell = 100
+
 // tell shows the stage on its page and reports it to the parent.
 func (s *stage) tell(ctx workflow.Context) {
 	s.Warnings = append(slices.Clone(s.changed), warnings(s.StageProgress)...)
 	s.show(ctx)
+	s.told++
+	if s.told > everyTell && s.State == Running && s.told%10 != 0 {
+		return // a day of segments must not fill the parent's history; the page of the stage itself has them all
+	}
 	if s.parent != "" {
 		_ = workflow.SignalExternalWorkflow(ctx, s.parent, "", signalStage, s.StageProgress) // a parent that is gone needs no news
 	}
@@ -218,6 +226,9 @@ func (s *stage) done(ctx workflow.Context, st activities.Stage) {
 	if st.Reused {
 		s.State = Reused
 		s.Done, s.Total = st.Kept, st.Kept
+		if s.Unit != "pairs" { // not the steps or models of the work that was not done
+			s.Unit = "rows"
+		}
 	}
 	s.Kept, s.Dropped = st.Kept, st.Dropped
 	if st.Values != nil {
@@ -267,19 +278,28 @@ func retry() *temporal.RetryPolicy {
 		NonRetryableErrorTypes: []string{"payloadSizeError"}}
 }
 
+// clip keeps a summary under the server's limit of 400 bytes: a longer one, of a model's long path, would fail the
+// workflow task again and again.
+func clip(summary string) string {
+	if len(summary) > 300 {
+		summary = strings.ToValidUTF8(summary[:300], "") + "..."
+	}
+	return summary
+}
+
 func onData(ctx workflow.Context, summary string) workflow.Context {
-	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.DataQueue, StartToCloseTimeout: 15 * time.Minute, RetryPolicy: retry(), Summary: summary})
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.DataQueue, StartToCloseTimeout: 15 * time.Minute, RetryPolicy: retry(), Summary: clip(summary)})
 }
 
 func onTeacher(ctx workflow.Context, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.TeacherQueue, StartToCloseTimeout: 6 * time.Hour, HeartbeatTimeout: time.Minute,
-		WaitForCancellation: true, RetryPolicy: retry(), Summary: summary})
+		WaitForCancellation: true, RetryPolicy: retry(), Summary: clip(summary)})
 }
 
 // onEngine: the heartbeat timeout is what a kill -9 of a worker costs before its chunk or segment is given to another.
 func onEngine(ctx workflow.Context, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.EngineQueue, StartToCloseTimeout: 24 * time.Hour, HeartbeatTimeout: 20 * time.Second,
-		WaitForCancellation: true, RetryPolicy: retry(), Summary: summary})
+		WaitForCancellation: true, RetryPolicy: retry(), Summary: clip(summary)})
 }
 
 func ref(r store.Ref) *store.Ref { return &r }

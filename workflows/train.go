@@ -1,8 +1,10 @@
 package workflows
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.temporal.io/sdk/workflow"
 
@@ -41,7 +43,11 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 	if err != nil {
 		return activities.Stage{}, err
 	}
-	key, have, err := s.find(ctx, in.Kind, []string{source.Key}, frozen)
+	var hashes []string // the rows themselves, not the stage that made them: equal rows train equally
+	for _, p := range source.Parts {
+		hashes = append(hashes, p.SHA256)
+	}
+	key, have, err := s.find(ctx, in.Kind, hashes, frozen)
 	if err != nil || have != nil {
 		return deref(have), err
 	}
@@ -53,12 +59,19 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 		return activities.Stage{}, err
 	}
 	s.Total, s.Kept, s.Rows, s.Dropped = int64(prep.Steps), int64(prep.Kept), source.Kept, prep.Dropped
-	if in.Kind == activities.KindDPO {
+	if c := in.Continued; c != nil {
+		t.Reference, s.told, s.changed = c.Reference, c.Told, c.Said
+		s.Done, s.Tokens, s.Values = c.Progress.Done, c.Progress.Tokens, c.Progress.Values
+	} else if prep.EarlyMessages > 0 {
+		s.changed = append(s.changed, fmt.Sprintf("%s: %d early messages of conversations longer than %s.max_length are left out", in.Kind, prep.EarlyMessages, in.Kind))
+	}
+	if in.Kind == activities.KindDPO && t.Reference == nil {
 		if t.Reference, err = s.reference(ctx, t, prep.Rows); err != nil {
 			return activities.Stage{}, err
 		}
 	}
-	out, err := s.segments(ctx, t)
+	in.Brief = &s.brief
+	out, err := s.segments(ctx, t, in)
 	if err != nil {
 		return activities.Stage{}, err
 	}
@@ -85,8 +98,19 @@ func (s *stage) reference(ctx workflow.Context, t activities.TrainInput, rows in
 	return last, nil
 }
 
-func (s *stage) segments(ctx workflow.Context, t activities.TrainInput) (activities.SegmentOutput, error) {
+// maxEvents is the length of a history at which a training goes on in a new one (law: under 2,000 events).
+const maxEvents = 1500
+
+func (s *stage) segments(ctx workflow.Context, t activities.TrainInput, in StageInput) (activities.SegmentOutput, error) {
 	for {
+		if workflow.GetInfo(ctx).GetCurrentHistoryLength() > maxEvents {
+			in.Paused, in.Continued = s.paused, &Continued{Reference: t.Reference, Progress: s.StageProgress, Said: s.changed, Told: s.told}
+			raw, err := json.Marshal(in)
+			if err != nil {
+				return activities.SegmentOutput{}, err
+			}
+			return activities.SegmentOutput{}, workflow.NewContinueAsNewError(ctx, TrainAdapter, NewInput(raw))
+		}
 		if err := s.gate(ctx); err != nil {
 			return activities.SegmentOutput{}, err
 		}
@@ -98,7 +122,7 @@ func (s *stage) segments(ctx workflow.Context, t activities.TrainInput) (activit
 		}
 		s.Done, s.Total, s.Values = int64(o.Step), int64(o.Total), o.Values
 		s.Tokens += o.Tokens
-		if o.Changed != "" {
+		if o.Changed != "" && !slices.Contains(s.changed, o.Changed) {
 			s.changed = append(s.changed, o.Changed)
 		}
 		if o.Done {

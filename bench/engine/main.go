@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
 	"slices"
 	"strings"
@@ -43,14 +44,14 @@ type result struct {
 	Repeat     int                `json:"repeat"`
 	LoadSecond float64            `json:"load_s"`
 	TokensPerS map[string]float64 `json:"tokens_per_s"`
-	PeakRSSMB  float64            `json:"peak_rss_mb"`
+	PeakRSSMB  map[string]float64 `json:"peak_rss_mb"` // of each case alone, the model included
 }
 
-// bench is one measurement: f processes tokens tokens each time it is called.
+// bench is one measurement: what setup returns processes tokens tokens a call.
 type bench struct {
 	name   string
 	tokens int
-	f      func() error
+	setup  func() (func() error, error)
 }
 
 func run(path string, repeat, threads int, only, profile string) error {
@@ -70,7 +71,7 @@ func run(path string, repeat, threads int, only, profile string) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	r := result{Variant: tensor.Variant(), Threads: threads, Repeat: repeat, LoadSecond: time.Since(start).Seconds(), TokensPerS: map[string]float64{}}
+	r := result{Variant: tensor.Variant(), Threads: threads, Repeat: repeat, LoadSecond: time.Since(start).Seconds(), TokensPerS: map[string]float64{}, PeakRSSMB: map[string]float64{}}
 	if threads == 0 {
 		r.Threads = runtime.GOMAXPROCS(0)
 	}
@@ -85,23 +86,24 @@ func run(path string, repeat, threads int, only, profile string) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	fmt.Printf("%-32s %8s %10s %10s\n", "case", "tokens", "median s", "tokens/s")
-	benches, err := cases(m)
-	if err != nil {
-		return err
-	}
-	for _, b := range benches {
+	fmt.Printf("%-32s %8s %10s %10s %8s\n", "case", "tokens", "median s", "tokens/s", "peak MB")
+	for _, b := range cases(m) {
 		if !strings.Contains(b.name, only) {
 			continue
 		}
-		median, err := measure(b.f, repeat)
+		resetPeak()
+		f, err := b.setup()
 		if err != nil {
 			return fmt.Errorf("%s: %w", b.name, err)
 		}
+		median, err := measure(f, repeat)
+		if err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
+		}
+		r.PeakRSSMB[b.name] = peakRSS()
 		r.TokensPerS[b.name] = float64(b.tokens) / median
-		fmt.Printf("%-32s %8d %10.3f %10.0f\n", b.name, b.tokens, median, r.TokensPerS[b.name])
+		fmt.Printf("%-32s %8d %10.3f %10.0f %8.0f\n", b.name, b.tokens, median, r.TokensPerS[b.name], r.PeakRSSMB[b.name])
 	}
-	r.PeakRSSMB = peakRSS()
 	line, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -127,7 +129,7 @@ func measure(f func() error, repeat int) (float64, error) {
 }
 
 // cases lists the measurements: the demo's sizes.
-func cases(m *transformer.Model) ([]bench, error) {
+func cases(m *transformer.Model) []bench {
 	random := rand.New(rand.NewPCG(1, 1))
 	ids := func(n int) []int32 {
 		row := make([]int32, n)
@@ -143,40 +145,59 @@ func cases(m *transformer.Model) ([]bench, error) {
 		}
 		return e
 	}
-	var rows []train.Row
-	var pairs []train.Pair
-	var scored []train.Example
-	for range 8 {
-		rows = append(rows, train.Row{ID: "row", Example: example(40, 60)})
-		pairs = append(pairs, train.Pair{ID: "pair", Chosen: example(40, 60), Rejected: example(40, 60)})
-		scored = append(scored, example(40, 60))
+	stack := func(ranks ...int) (list []*transformer.Adapter) {
+		for i, r := range ranks {
+			list = append(list, transformer.NewAdapter(m.Config, r, float64(r), uint64(i)))
+		}
+		return list
 	}
-	ws := transformer.NewWorkspace()
-	dpoAdapter := transformer.NewAdapter(m.Config, 32, 32, 1)
-	sftAdapter := transformer.NewAdapter(m.Config, 64, 64, 2)
-	dpo, err := train.New(m, nil, dpoAdapter, train.Options{Loss: train.LossDPO, LR: 1e-6})
-	if err != nil {
-		return nil, err
+	score := func(ranks ...int) func() (func() error, error) {
+		return func() (func() error, error) {
+			var rows []train.Example
+			for range 8 {
+				rows = append(rows, example(40, 60))
+			}
+			ws, adapters := transformer.NewWorkspace(), stack(ranks...)
+			return func() error { _, _, err := train.SumLogProbs(m, ws, rows, adapters); return err }, nil
+		}
 	}
-	stack := []*transformer.Adapter{transformer.NewAdapter(m.Config, 32, 32, 1)}
-	sft, err := train.New(m, stack, sftAdapter, train.Options{Loss: train.LossSFT, LR: 1e-6})
-	if err != nil {
-		return nil, err
+	dpo := func() (func() error, error) {
+		var pairs []train.Pair
+		for range 8 {
+			p := train.Pair{ID: "pair", Chosen: example(40, 60), Rejected: example(40, 60)}
+			copy(p.Rejected.Tokens[:40], p.Chosen.Tokens) // two answers to one prompt
+			pairs = append(pairs, p)
+		}
+		t, err := train.New(m, nil, stack(32)[0], train.Options{Loss: train.LossDPO, LR: 1e-6})
+		return func() error { _, err := t.StepDPO(pairs); return err }, err
 	}
-	two := []*transformer.Adapter{stack[0], transformer.NewAdapter(m.Config, 64, 64, 3)}
+	sft := func() (func() error, error) {
+		var rows []train.Row
+		for range 8 {
+			rows = append(rows, train.Row{ID: "row", Example: example(40, 60)})
+		}
+		t, err := train.New(m, stack(32), stack(64)[0], train.Options{Loss: train.LossSFT, LR: 1e-6})
+		return func() error { _, err := t.StepSFT(rows); return err }, err
+	}
+	generate := func(rows, prompt, steps int, ranks ...int) func() (func() error, error) {
+		return func() (func() error, error) {
+			ws, adapters := transformer.NewWorkspace(), stack(ranks...)
+			return func() error { return decode(m, ws, adapters, prompts(ids, rows, prompt), steps) }, nil
+		}
+	}
 	return []bench{
-		{"score 8x100", 800, func() error { _, _, err := train.SumLogProbs(m, ws, scored, nil); return err }},
-		{"score 8x100, r32", 800, func() error { _, _, err := train.SumLogProbs(m, ws, scored, stack); return err }},
-		{"dpo step r32, 8 pairs 2x100", 1600, func() error { _, err := dpo.StepDPO(pairs); return err }},
-		{"sft step r64 on r32, 8x100", 800, func() error { _, err := sft.StepSFT(rows); return err }},
-		{"prefill 1x512", 512, func() error { return decode(m, ws, nil, [][]int32{ids(512)}, 0) }},
-		{"prefill 16x40", 640, func() error { return decode(m, ws, nil, prompts(ids, 16, 40), 0) }},
-		{"decode 1 row, 40+32", 32, func() error { return decode(m, ws, nil, prompts(ids, 1, 40), 32) }},
-		{"decode 16 rows, 1+32", 16 * 32, func() error { return decode(m, ws, nil, prompts(ids, 16, 1), 32) }},
-		{"decode 16 rows, 1+32, r32", 16 * 32, func() error { return decode(m, ws, stack, prompts(ids, 16, 1), 32) }},
-		{"decode 16 rows, 1+32, r32+r64", 16 * 32, func() error { return decode(m, ws, two, prompts(ids, 16, 1), 32) }},
-		{"decode 64 rows, 1+16", 64 * 16, func() error { return decode(m, ws, nil, prompts(ids, 64, 1), 16) }},
-	}, nil
+		{"score 8x100", 800, score()},
+		{"score 8x100, r32", 800, score(32)},
+		{"dpo step r32, 8 pairs 2x100", 1600, dpo},
+		{"sft step r64 on r32, 8x100", 800, sft},
+		{"prefill 1x512", 512, generate(1, 512, 0)},
+		{"prefill 16x40", 640, generate(16, 40, 0)},
+		{"decode 1 row, 1+32", 32, generate(1, 1, 32)},
+		{"decode 16 rows, 1+32", 16 * 32, generate(16, 1, 32)},
+		{"decode 16 rows, 1+32, r32", 16 * 32, generate(16, 1, 32, 32)},
+		{"decode 16 rows, 1+32, r32+r64", 16 * 32, generate(16, 1, 32, 32, 64)},
+		{"decode 64 rows, 1+16", 64 * 16, generate(64, 1, 16)},
+	}
 }
 
 func prompts(ids func(int) []int32, rows, length int) [][]int32 {
@@ -211,6 +232,15 @@ func decode(m *transformer.Model, ws *transformer.Workspace, stack []*transforme
 		}
 	}
 	return nil
+}
+
+// resetPeak gives freed memory back and, where the system allows it, forgets the
+// greatest resident size so far.
+func resetPeak() {
+	debug.FreeOSMemory()
+	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
+		fmt.Fprintln(os.Stderr, "engine: peaks include the cases before:", err)
+	}
 }
 
 // peakRSS is the largest resident size so far in MB, where the system tells it, or 0.

@@ -22,6 +22,7 @@ type env struct {
 	client  client.Client
 	store   *store.Store
 	info    stack.Info
+	own     bool // the servers run in this process, and end with it
 	closers []func()
 }
 
@@ -110,7 +111,7 @@ func openOwn(cmd *cobra.Command, worker bool) (*env, error) {
 		stop()
 		return nil, err
 	}
-	e.closers = append([]func(){stop}, e.closers...)
+	e.own, e.closers = true, append([]func(){stop}, e.closers...)
 	return e, nil
 }
 

@@ -61,23 +61,33 @@ func follow(ctx context.Context, cmd *cobra.Command, e *env, id string) error {
 		v = newBars(out)
 	}
 	defer v.end()
-	var failures int
-	for {
+	heard := time.Now()
+	for turn := 0; ; turn++ {
 		select {
 		case <-ctx.Done():
 			v.end()
-			fmt.Fprintf(out, "\nDetached; run %s is safe. It goes on with `character up`, or follow it again with `character run --id %s`.\n", id, id)
+			flag := dataFlag(dataDir(cmd))
+			if e.own {
+				fmt.Fprintf(out, "\nDetached; run %s is safe, and stops here until somebody serves it: `character up%s` lets it go on, `character run --id %s%s` does and follows it.\nStopping the servers ...\n", id, flag, id, flag)
+			} else {
+				fmt.Fprintf(out, "\nDetached; run %s goes on. `character run --id %s%s` follows it again.\n", id, id, flag)
+			}
 			return nil
 		case <-time.After(500 * time.Millisecond):
 		}
 		p, err := query(ctx, e.client, id)
 		if err != nil {
-			if failures++; failures > 240 && ctx.Err() == nil {
+			if time.Since(heard) > 3*time.Minute && ctx.Err() == nil {
 				return fmt.Errorf("run %s does not answer: %w; is a worker running? `character doctor` checks", id, err)
 			}
 			continue
 		}
-		failures = 0
+		heard = time.Now()
+		if p.State != workflows.Completed && turn%20 == 19 { // a terminated run cannot say so itself
+			if d, err := e.client.DescribeWorkflowExecution(ctx, id, ""); err == nil && killed(d.WorkflowExecutionInfo.Status) {
+				p.State, p.Error = workflows.Failed, "it was ended from outside ("+d.WorkflowExecutionInfo.Status.String()+")"
+			}
+		}
 		for _, s := range p.Stages {
 			var l activities.Live
 			if s.State == workflows.Running {
@@ -91,8 +101,11 @@ func follow(ctx context.Context, cmd *cobra.Command, e *env, id string) error {
 			return finished(out, e, p)
 		case workflows.Failed, workflows.Cancelled:
 			v.end()
-			fmt.Fprintf(out, "\nRun %s %s: %s\n", id, p.State, p.Error)
-			fmt.Fprintf(out, "What was made is kept. Mend the cause and start it again with the same --id: finished stages are reused.\n")
+			if p.State == workflows.Cancelled {
+				fmt.Fprintf(out, "\nRun %s was cancelled. What was made is kept: start it again with the same --id, and finished stages are reused.\n", id)
+			} else {
+				fmt.Fprintf(out, "\nRun %s failed: %s\nWhat was made is kept. Mend the cause and start it again with the same --id: finished stages are reused.\n", id, p.Error)
+			}
 			return errUnfinished
 		}
 	}
@@ -192,7 +205,7 @@ func (v *bars) stage(s workflows.StageProgress, l activities.Live) {
 		txt := new(atomic.Pointer[string])
 		txt.Store(new(string))
 		v.texts[s.Name] = txt
-		b = v.p.AddBar(max(s.Total, 1), mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-14s", s.Name)), decor.Percentage(decor.WC{W: 5})),
+		b = v.p.AddBar(0, mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-14s", s.Name)), decor.Percentage(decor.WC{W: 5})),
 			mpb.AppendDecorators(decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 8}), decor.Any(func(decor.Statistics) string { return "  " + *txt.Load() })))
 		v.bars[s.Name] = b
 	}
@@ -202,7 +215,7 @@ func (v *bars) stage(s workflows.StageProgress, l activities.Live) {
 	}
 	line := s.State + " " + text(s, l)
 	v.texts[s.Name].Store(&line)
-	b.SetTotal(max(s.Total, 1), s.State == workflows.Completed || s.State == workflows.Reused || s.State == workflows.Failed)
+	b.SetTotal(max(s.Total, 1), s.State == workflows.Completed || s.State == workflows.Reused)
 	b.SetCurrent(done)
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 
@@ -125,13 +126,6 @@ In: JSONL rows {"prompt": ...} or {"messages": [{"role", "content"}, ...]}. Out:
 	return c
 }
 
-// scored is a row of `score --out`.
-type scored struct {
-	inputRow
-	LogProb float64 `json:"logprob"`
-	Tokens  int     `json:"tokens"`
-}
-
 func scoreCmd() *cobra.Command {
 	var f modelFlags
 	c := &cobra.Command{
@@ -160,9 +154,12 @@ log-prob summed over the response's tokens and its end token, and how many those
 				return err
 			}
 			ws := transformer.NewWorkspace()
-			out := make([]scored, len(rows))
+			out := make([]map[string]json.RawMessage, len(rows))
 			const batch = 8
 			for i := 0; i < len(rows); i += batch {
+				if err := cmd.Context().Err(); err != nil {
+					return err
+				}
 				var ex []train.Example
 				for j, r := range rows[i:min(i+batch, len(rows))] {
 					msgs := r.conversation()
@@ -178,7 +175,9 @@ log-prob summed over the response's tokens and its end token, and how many those
 					return err
 				}
 				for j := range sums {
-					out[i+j] = scored{inputRow: rows[i+j], LogProb: sums[j], Tokens: counts[j]}
+					if out[i+j], err = rows[i+j].with(sums[j], counts[j]); err != nil {
+						return fmt.Errorf("%s row %d: %w", f.in, i+j+1, err)
+					}
 				}
 				progressLine(fmt.Sprintf("%d of %d rows", i+len(sums), len(rows)))
 			}

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"os"
 
 	"github.com/opencharacter/opencharacter/lm/chat"
@@ -16,6 +18,19 @@ type inputRow struct {
 	Prompt   string         `json:"prompt,omitempty"`
 	Messages []chat.Message `json:"messages,omitempty"`
 	Response *string        `json:"response,omitempty"`
+
+	whole map[string]json.RawMessage // the row with all its fields
+}
+
+// with is the row as it came, with its score.
+func (r inputRow) with(logProb float64, tokens int) (map[string]json.RawMessage, error) {
+	if math.IsNaN(logProb) || math.IsInf(logProb, 0) {
+		return nil, fmt.Errorf("its log-prob is %v: this model diverged in training", logProb)
+	}
+	row := maps.Clone(r.whole)
+	row["logprob"], _ = json.Marshal(logProb) // finite
+	row["tokens"], _ = json.Marshal(tokens)
+	return row, nil
 }
 
 // conversation is what stands before the answer.
@@ -43,9 +58,10 @@ func readRows(path string, wantResponse bool) ([]inputRow, error) {
 
 func parseRows(b []byte, path string, wantResponse bool) ([]inputRow, error) {
 	var rows []inputRow
-	sc := bufio.NewScanner(bytes.NewReader(b))
+	sc := bufio.NewScanner(bytes.NewReader(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))))
 	sc.Buffer(nil, 16<<20)
-	for line := 1; sc.Scan(); line++ {
+	line := 1
+	for ; sc.Scan(); line++ {
 		if len(bytes.TrimSpace(sc.Bytes())) == 0 {
 			continue
 		}
@@ -59,10 +75,13 @@ func parseRows(b []byte, path string, wantResponse bool) ([]inputRow, error) {
 		if wantResponse && r.Response == nil {
 			return nil, fmt.Errorf(`%s line %d: "response" is missing`, path, line)
 		}
+		if err := json.Unmarshal(sc.Bytes(), &r.whole); err != nil {
+			return nil, fmt.Errorf("%s line %d: %w", path, line, err)
+		}
 		rows = append(rows, r)
 	}
 	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s line %d: %w; a row can have 16 MiB", path, line, err)
 	}
 	if len(rows) == 0 {
 		return nil, fmt.Errorf("%s has no row; put one JSON object a line", path)

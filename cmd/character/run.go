@@ -60,7 +60,7 @@ directory yet, this command starts everything in its own process; an unfinished 
 	c.Flags().StringVar(&f.model, "model", "", "a known model's name, a .gguf file or a folder with config.json and safetensors")
 	c.Flags().StringArrayVar(&f.set, "set", nil, "set one field of the spec, e.g. --set preferences.pairs=200 (repeatable)")
 	c.Flags().StringVar(&f.prompts, "prompts", "", "file with your own prompts, one a line or JSONL {\"prompt\": ...}")
-	c.Flags().StringVar(&f.recorded, "recorded", "", "file with recorded answers, JSONL {\"prompt\": ..., \"chosen\": ...} (teacher recorded)")
+	c.Flags().StringVar(&f.recorded, "recorded", "", "file with recorded answers, JSONL {\"prompt\": ..., \"chosen\": ...}: they measure the gain, and teach with --set teacher=recorded")
 	c.Flags().BoolVar(&f.detach, "detach", false, "start the run and return (needs a running `character up`)")
 	return c
 }
@@ -72,7 +72,11 @@ func run(cmd *cobra.Command, name string, f runFlags) error {
 	if name == "" && f.id == "" {
 		return usage(errors.New("name a character or a constitution file, or an existing run with --id; `character run --help` has examples"))
 	}
+	if name == "" && (f.preset != "" || f.model != "" || f.prompts != "" || f.recorded != "" || len(f.set) > 0) {
+		return usage(fmt.Errorf("run %s goes on with the spec it was started with: leave the other flags out, or name the character to start a run", f.id))
+	}
 	var c *constitution.Constitution
+	var files []file
 	raw := []byte("{}")
 	var err error
 	if name != "" {
@@ -87,7 +91,10 @@ func run(cmd *cobra.Command, name string, f runFlags) error {
 		if err != nil {
 			return err
 		}
-		if err := ensureModel(ctx, cmd, s.Model); err != nil {
+		if raw, err = localModels(ctx, cmd, raw, s); err != nil {
+			return err
+		}
+		if files, err = readFiles(c, name, f); err != nil {
 			return err
 		}
 	}
@@ -107,7 +114,7 @@ func run(cmd *cobra.Command, name string, f runFlags) error {
 	}
 	defer e.close()
 	if name != "" {
-		if raw, err = upload(ctx, e.store, c, name, raw, f); err != nil {
+		if raw, err = upload(ctx, e.store, raw, files); err != nil {
 			return err
 		}
 	}
@@ -116,13 +123,17 @@ func run(cmd *cobra.Command, name string, f runFlags) error {
 		return err
 	}
 	out := cmd.OutOrStdout()
-	if started {
+	switch {
+	case started:
 		fmt.Fprintf(out, "Run %s started. Watch it here, or at %s\n", f.id, e.runURL(f.id))
-	} else {
+	case name != "":
+		fmt.Fprintf(out, "Run %s is not finished and goes on with the spec it was started with; what this command says about it is not used.\nWatch it here, or at %s\n", f.id, e.runURL(f.id))
+	default:
 		fmt.Fprintf(out, "Run %s goes on. Watch it here, or at %s\n", f.id, e.runURL(f.id))
 	}
 	if f.detach {
-		fmt.Fprintf(out, "Detached. `character status %s` tells how far it is, `character run --id %s` follows it.\n", f.id, f.id)
+		flag := dataFlag(dataDir(cmd))
+		fmt.Fprintf(out, "Detached. `character status %s%s` tells how far it is, `character run --id %s%s` follows it.\n", f.id, flag, f.id, flag)
 		return nil
 	}
 	return follow(ctx, cmd, e, f.id)
@@ -138,15 +149,7 @@ func specOf(c *constitution.Constitution, name string, f runFlags) ([]byte, erro
 		fields["preset"] = f.preset
 	}
 	if f.model != "" {
-		m := f.model
-		if !hub.IsKnown(m) {
-			abs, err := filepath.Abs(m)
-			if err != nil {
-				return nil, err
-			}
-			m = abs
-		}
-		fields["model"] = m
+		fields["model"] = f.model
 	}
 	raw, err := json.Marshal(fields)
 	if err != nil {
@@ -164,20 +167,45 @@ func specOf(c *constitution.Constitution, name string, f runFlags) ([]byte, erro
 	return raw, nil
 }
 
-// upload puts the files that the spec names into the store and their refs into the spec.
-func upload(ctx context.Context, s *store.Store, c *constitution.Constitution, name string, raw []byte, f runFlags) ([]byte, error) {
-	put := func(raw []byte, key, ext string, b []byte) ([]byte, error) {
-		r, err := s.Put(ctx, "uploads", ext, b)
+// localModels checks the models that the spec names, gets known ones that are not here, and makes paths independent of
+// the working directory. The models of a cluster are on its engine workers: they are checked there.
+func localModels(ctx context.Context, cmd *cobra.Command, raw []byte, s spec.Spec) ([]byte, error) {
+	if onCluster(cmd) {
+		return raw, nil
+	}
+	models := [][2]string{{"model", s.Model}}
+	if m := s.TeacherOptions.Model; s.Teacher == "local" && m != "" {
+		models = append(models, [2]string{"teacher_options.model", m})
+	}
+	for _, m := range models {
+		if err := ensureModel(ctx, cmd, m[1]); err != nil {
+			return nil, err
+		}
+		if hub.IsKnown(m[1]) {
+			continue
+		}
+		abs, err := filepath.Abs(m[1])
 		if err != nil {
 			return nil, err
 		}
-		return spec.Set(raw, key, "ref:"+r.Key)
-	}
-	var err error
-	if !slices.Contains(constitution.Builtin(), name) {
-		if raw, err = put(raw, "constitution", ".json", c.Canonical()); err != nil {
+		if raw, err = spec.Set(raw, m[0], abs); err != nil {
 			return nil, err
 		}
+	}
+	return raw, nil
+}
+
+// file is something of the user's that a field of the spec refers to.
+type file struct {
+	field, ext string
+	data       []byte
+}
+
+// readFiles reads and checks the user's files.
+func readFiles(c *constitution.Constitution, name string, f runFlags) ([]file, error) {
+	var out []file
+	if !slices.Contains(constitution.Builtin(), name) {
+		out = append(out, file{"constitution", ".json", c.Canonical()})
 	}
 	if f.prompts != "" {
 		b, err := os.ReadFile(f.prompts)
@@ -187,9 +215,7 @@ func upload(ctx context.Context, s *store.Store, c *constitution.Constitution, n
 		if _, err := activities.ParsePrompts(b, f.prompts); err != nil {
 			return nil, err
 		}
-		if raw, err = put(raw, "preferences.prompts", ".txt", b); err != nil {
-			return nil, err
-		}
+		out = append(out, file{"preferences.prompts", ".txt", b})
 	}
 	if f.recorded != "" {
 		b, err := os.ReadFile(f.recorded)
@@ -199,7 +225,19 @@ func upload(ctx context.Context, s *store.Store, c *constitution.Constitution, n
 		if _, err := constitution.ParseRecorded(b, f.recorded); err != nil {
 			return nil, err
 		}
-		if raw, err = put(raw, "teacher_options.file", ".jsonl", b); err != nil {
+		out = append(out, file{"teacher_options.file", ".jsonl", b})
+	}
+	return out, nil
+}
+
+// upload puts files into the store and their refs into the spec.
+func upload(ctx context.Context, s *store.Store, raw []byte, files []file) ([]byte, error) {
+	for _, f := range files {
+		r, err := s.Put(ctx, "uploads", f.ext, f.data)
+		if err != nil {
+			return nil, err
+		}
+		if raw, err = spec.Set(raw, f.field, "ref:"+r.Key); err != nil {
 			return nil, err
 		}
 	}

@@ -102,6 +102,9 @@ func statusOf(ctx context.Context, e *env, id string) (runStatus, error) {
 	}
 	if p, err := query(ctx, e.client, id); err == nil {
 		out := runStatus{ID: id, State: p.State, Error: p.Error, Stages: []stageStatus{}}
+		if st := d.WorkflowExecutionInfo.Status; killed(st) { // it could not say so itself
+			out.State, out.Error = stateOf(st), "it was ended from outside ("+st.String()+")"
+		}
 		for _, s := range p.Stages {
 			out.Stages = append(out.Stages, stageOf(ctx, e.client, s))
 		}
@@ -136,6 +139,11 @@ func orEmpty(m map[string]int64) map[string]int64 {
 		return map[string]int64{}
 	}
 	return m
+}
+
+// killed says that a workflow was ended without a chance to say so.
+func killed(s enums.WorkflowExecutionStatus) bool {
+	return s == enums.WORKFLOW_EXECUTION_STATUS_TERMINATED || s == enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT
 }
 
 func stateOf(s enums.WorkflowExecutionStatus) string {
@@ -185,6 +193,9 @@ func controlCmd(name, short, long string, do func(ctx context.Context, c client.
 		ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 		defer cancel()
 		if err := do(ctx, e.client, args[0]); err != nil {
+			if ctx.Err() != nil && cmd.Context().Err() == nil {
+				return fmt.Errorf("%s %s: no answer within a minute (%w); is a worker running? `character doctor` checks", name, args[0], err)
+			}
 			return fmt.Errorf("%s %s: %w", name, args[0], err)
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s asked\n", args[0], name)

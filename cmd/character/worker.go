@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -34,13 +36,20 @@ other machines of a fleet.
 					if !slices.Contains(workers.All(), x) {
 						return usage(fmt.Errorf("--queue %q: want data, teacher or engine", x))
 					}
-					serve = append(serve, x)
+					if !slices.Contains(serve, x) { // one engine a process
+						serve = append(serve, x)
+					}
 				}
 			}
 			if len(serve) == 0 {
 				serve = workers.All()
 			}
+			if threads < 0 {
+				return usage(fmt.Errorf("--threads %d: want a number of threads, or 0 for all cores", threads))
+			}
 			tensor.SetThreads(threads)
+			// Nearly all of the heap is buffers that live as long as the model; the collector's usual room would double them.
+			debug.SetGCPercent(20)
 			return serveQueues(cmd.Context(), cmd, serve)
 		},
 	}
@@ -58,7 +67,8 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues []string) error
 	if err := e.store.Probe(ctx); err != nil {
 		return err
 	}
-	ws, err := workers.New(e.client, workers.Options{Queues: queues, Store: e.store, Hub: hubOptions(cmd), Pull: true, Namespace: e.info.Namespace, Key: os.Getenv})
+	broken := make(chan error, len(queues))
+	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: hubOptions(cmd), Pull: true, Namespace: e.info.Namespace, Key: os.Getenv})
 	if err != nil {
 		return err
 	}
@@ -71,9 +81,15 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues []string) error
 		}
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "Serving %s with %s kernels\n", strings.Join(queues, ", "), tensor.Variant())
-	<-ctx.Done()
-	for _, w := range ws {
-		w.Stop()
+	select {
+	case <-ctx.Done():
+	case err = <-broken:
+		err = fmt.Errorf("a worker cannot go on: %w; check the namespace and the credentials", err)
 	}
-	return nil
+	var wg sync.WaitGroup
+	for _, w := range ws { // together: each may take a while to commit what it has
+		wg.Go(w.Stop)
+	}
+	wg.Wait()
+	return err
 }

@@ -98,10 +98,17 @@ func (t *Trainer) StepDPO(pairs []Pair) (Metrics, error) {
 	return m, nil
 }
 
-// dpoSpan adds the gradients of some pairs. A single pair above the bound of a
+// wholePair is the size in tokens up to which a pair is computed in one piece, its prompt
+// once for both answers. It is a constant because a shared prompt rounds the gradient
+// differently, and MicroTokens must not change a bit.
+const wholePair = 512
+
+// dpoSpan adds the gradients of some pairs. A longer pair above the bound of a
 // micro-batch is first scored and then passes back one answer at a time, to the same
 // bits in half the memory.
 func (t *Trainer) dpoSpan(d *dpo, pairs []Pair, ex []Example) error {
+	size := func(pair int) int { return len(ex[2*pair].Tokens) + len(ex[2*pair+1].Tokens) }
+	share := func(i int) bool { return i%2 == 1 && size(i/2) <= wholePair }
 	coefficients := func(sums []float64, counts []int) ([]float64, error) {
 		c := make([]float64, len(sums))
 		for i, p := range pairs {
@@ -112,8 +119,8 @@ func (t *Trainer) dpoSpan(d *dpo, pairs []Pair, ex []Example) error {
 		}
 		return c, nil
 	}
-	if len(pairs) > 1 || len(ex[0].Tokens)+len(ex[1].Tokens) <= t.o.MicroTokens {
-		return t.grad(ex, coefficients)
+	if len(pairs) > 1 || size(0) <= max(t.o.MicroTokens, wholePair) {
+		return t.grad(ex, share, coefficients)
 	}
 	sums, counts, err := SumLogProbs(t.m, t.ws, ex, t.stack)
 	if err != nil {
@@ -124,7 +131,7 @@ func (t *Trainer) dpoSpan(d *dpo, pairs []Pair, ex []Example) error {
 		return err
 	}
 	for i := range ex {
-		if err := t.grad(ex[i:i+1], func([]float64, []int) ([]float64, error) { return c[i : i+1], nil }); err != nil {
+		if err := t.grad(ex[i:i+1], never, func([]float64, []int) ([]float64, error) { return c[i : i+1], nil }); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package train_test
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/opencharacter/opencharacter/lm/train"
@@ -82,10 +83,19 @@ func TestDPOLoss(t *testing.T) {
 }
 
 // How a step is cut into micro-batches changes no bit of the adapter or the moments,
-// even when a pair is above the bound and passes one answer at a time.
+// even when a long pair is above the bound and passes one answer at a time.
 func TestMicroBatchesChangeNothing(t *testing.T) {
-	m := newTiny(t)
+	cfg := tiny
+	cfg.Context = 400
+	m, err := transformer.NewRandom(cfg, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	pairs, rows := makePairs(t, m, nil, 6), makeRows(9)
+	r := rand.New(rand.NewPCG(9, 9))
+	long := train.Pair{ID: "long", Chosen: example(r, 20, 290), Rejected: example(r, 20, 230), RefChosen: -1200, RefRejected: -1000}
+	copy(long.Rejected.Tokens[:20], long.Chosen.Tokens)
+	pairs = append(pairs, long)
 	run := func(loss string, micro int) map[string][]byte {
 		tr := newTrainer(t, m, nil, trainedAdapter(4, 8, 9), train.Options{Loss: loss, LR: 1e-2, MicroTokens: micro, ClipNorm: 0.5, WeightDecay: 0.1})
 		for range 3 {
@@ -103,7 +113,7 @@ func TestMicroBatchesChangeNothing(t *testing.T) {
 	}
 	for _, loss := range []string{"dpo", "sft"} {
 		want := run(loss, 100000)
-		for _, micro := range []int{1, 30, 64, 150} {
+		for _, micro := range []int{1, 30, 64, 150, 600} {
 			sameFiles(t, loss, run(loss, micro), want)
 		}
 	}

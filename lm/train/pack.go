@@ -64,22 +64,40 @@ type packed struct {
 	starts    []int
 }
 
-// fill packs examples, reusing the storage of earlier calls.
-func (p *packed) fill(ex []Example) {
-	p.rows.Tokens, p.rows.Offsets = p.rows.Tokens[:0], append(p.rows.Offsets[:0], 0)
+// fill packs examples, reusing the storage of earlier calls. Where share is set, example
+// i computes the beginning it has in common with the one before together with it.
+func (p *packed) fill(ex []Example, share func(i int) bool) {
+	p.rows.Tokens, p.rows.Offsets, p.rows.Shared = p.rows.Tokens[:0], append(p.rows.Offsets[:0], 0), p.rows.Shared[:0]
 	p.positions, p.starts = p.positions[:0], append(p.starts[:0], 0)
-	for _, e := range ex {
+	for i, e := range ex {
+		shared := 0
+		if i > 0 && share(i) {
+			shared = common(ex[i-1].Tokens, e.Tokens)
+		}
+		p.rows.Shared = append(p.rows.Shared, int32(shared))
 		at := len(p.rows.Tokens)
 		p.rows.Tokens = append(p.rows.Tokens, e.Tokens...)
 		p.rows.Offsets = append(p.rows.Offsets, int32(len(p.rows.Tokens)))
-		for i, m := range e.Mask {
+		for k, m := range e.Mask {
 			if m {
-				p.positions = append(p.positions, int32(at+i-1))
+				p.positions = append(p.positions, int32(at+k-1))
 			}
 		}
 		p.starts = append(p.starts, len(p.positions))
 	}
 }
+
+// common counts the tokens at which two rows begin alike, leaving one to the second.
+func common(a, b []int32) int {
+	n := 0
+	for n < len(a) && n < len(b)-1 && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+func always(int) bool { return true }
+func never(int) bool  { return false }
 
 // sum adds the log-probs of row i in order, in float64.
 func (p *packed) sum(logprobs []float32, i int) float64 {
@@ -96,7 +114,8 @@ func (p *packed) count(i int) int { return p.starts[i+1] - p.starts[i] }
 // SumLogProbs returns, for each example, the sum of the log-probs of its masked tokens
 // and their number. It is the same forward pass and summation as training, so
 // reference scores taken here equal the policy's at step 0 bit for bit. How rows
-// are packed changes nothing.
+// are packed changes nothing. Neighbours that begin alike, such as the two answers of a
+// pair, are cheaper.
 func SumLogProbs(m *transformer.Model, ws *transformer.Workspace, ex []Example, stack []*transformer.Adapter) (sums []float64, counts []int, err error) {
 	for i, e := range ex {
 		if err := e.check(m.Context); err != nil {
@@ -106,7 +125,7 @@ func SumLogProbs(m *transformer.Model, ws *transformer.Workspace, ex []Example, 
 	sums, counts = make([]float64, len(ex)), make([]int, len(ex))
 	var p packed
 	for _, s := range spans(ex, 1, DefaultMicroTokens) {
-		p.fill(ex[s.from:s.to])
+		p.fill(ex[s.from:s.to], always)
 		logprobs, err := m.LogProbs(ws, p.rows, p.positions, stack)
 		if err != nil {
 			return nil, nil, fmt.Errorf("train: score: rows %d to %d: %w", s.from, s.to-1, err)

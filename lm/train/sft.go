@@ -25,7 +25,7 @@ func (t *Trainer) StepSFT(rows []Row) (Metrics, error) {
 	var nll float64
 	var tokens int
 	for _, s := range spans(ex, 1, t.o.MicroTokens) {
-		err := t.grad(ex[s.from:s.to], func(sums []float64, counts []int) ([]float64, error) {
+		err := t.grad(ex[s.from:s.to], never, func(sums []float64, counts []int) ([]float64, error) {
 			c := make([]float64, len(sums))
 			for i, sum := range sums {
 				loss.add(-sum / float64(counts[i]))

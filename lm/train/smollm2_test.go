@@ -16,10 +16,6 @@ import (
 	"github.com/opencharacter/opencharacter/tensor"
 )
 
-// smolSlack is slack for the real model's longer sums; the derivation is beside
-// the test of the same name in lm/transformer.
-const smolSlack = 16
-
 // smolTrain is smollm2/train.json; its rows stand in the recording of lm/transformer.
 type smolTrain struct {
 	Options struct {
@@ -52,7 +48,7 @@ type smolRun struct {
 		StepLoss     float64 `json:"step_loss"`
 		StepGradNorm float64 `json:"step_grad_norm_rel"`
 		FinalNorms   float64 `json:"final_norms_rel"`
-		FinalSamples float64 `json:"final_samples"`
+		FinalSamples float64 `json:"final_samples_rms"`
 	} `json:"float32_error"`
 }
 
@@ -178,8 +174,8 @@ func (r smolRun) follow(t *testing.T, step func(batch []int) (train.Metrics, err
 			t.Fatal(err)
 		}
 		want := r.Steps[k]
-		closeTo(t, "loss", k, got.Loss, want.Loss, smolSlack*r.Error.StepLoss)
-		closeTo(t, "gradient norm", k, got.GradNorm, want.GradNorm, smolSlack*r.Error.StepGradNorm*want.GradNorm)
+		closeTo(t, "loss", k, got.Loss, want.Loss, slack*r.Error.StepLoss)
+		closeTo(t, "gradient norm", k, got.GradNorm, want.GradNorm, slack*r.Error.StepGradNorm*want.GradNorm)
 	}
 }
 
@@ -207,19 +203,22 @@ func (r smolTrain) compareFinal(t *testing.T, a *transformer.Adapter, dir, kind 
 	for _, m := range a.Matrices() {
 		byName[m.Name] = m.T
 	}
-	worst := 0.0
+	// Adam turns a gradient near zero into a step of either sign, so single samples may be
+	// several learning rates apart: the root of the mean square is compared.
+	squares := 0.0
 	for k, name := range r.Adapter.Matrices {
 		data := byName[name].Data()
-		if norm := math.Sqrt(tensor.SumSquares(data)); math.Abs(norm/float64(norms[k])-1) > smolSlack*run.Error.FinalNorms+1e-6 {
+		if norm := math.Sqrt(tensor.SumSquares(data)); math.Abs(norm/float64(norms[k])-1) > slack*run.Error.FinalNorms+1e-6 {
 			t.Errorf("%s: norm %v, recorded %v", name, norm, norms[k])
 		}
 		for s := range 8 {
-			worst = max(worst, math.Abs(float64(data[len(data)*(2*s+1)/16])-float64(samples[8*k+s])))
+			d := float64(data[len(data)*(2*s+1)/16]) - float64(samples[8*k+s])
+			squares += d * d
 		}
 	}
-	if !(worst <= smolSlack*run.Error.FinalSamples) {
-		t.Errorf("samples of the final matrices differ by %.3g, tolerance %.3g", worst, smolSlack*run.Error.FinalSamples)
+	if rms := math.Sqrt(squares / float64(len(samples))); !(rms <= slack*run.Error.FinalSamples) {
+		t.Errorf("samples of the final matrices differ by %.3g, tolerance %.3g", rms, slack*run.Error.FinalSamples)
 	} else {
-		t.Logf("samples of the final matrices differ by %.3g, tolerance %.3g", worst, smolSlack*run.Error.FinalSamples)
+		t.Logf("samples of the final matrices differ by %.3g, tolerance %.3g", rms, slack*run.Error.FinalSamples)
 	}
 }

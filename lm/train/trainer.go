@@ -106,10 +106,10 @@ func sideOf(i, per int) string {
 	return [2]string{" (chosen)", " (rejected)"}[i%per]
 }
 
-// grad runs one packed pass over examples. coefficient returns, for row i with summed
-// log-prob sums[i], dLoss/d(log-prob) of each of its tokens.
-func (t *Trainer) grad(ex []Example, coefficients func(sums []float64, counts []int) ([]float64, error)) error {
-	t.pack.fill(ex)
+// grad runs one packed pass over examples; share is that of packed.fill. coefficients
+// returns, for row i with summed log-prob sums[i], dLoss/d(log-prob) of each of its tokens.
+func (t *Trainer) grad(ex []Example, share func(i int) bool, coefficients func(sums []float64, counts []int) ([]float64, error)) error {
+	t.pack.fill(ex, share)
 	sums, counts := make([]float64, len(ex)), make([]int, len(ex))
 	var failed error
 	err := t.m.Grad(t.ws, t.pack.rows, t.pack.positions, t.stack, t.grads, func(logprobs []float32) []float32 {

@@ -242,3 +242,34 @@ func TestNewErrors(t *testing.T) {
 		}
 	}
 }
+
+// A hostile checkpoint never panics, and one that is refused leaves the trainer alone.
+func FuzzRestore(f *testing.F) {
+	cfg := transformer.Config{
+		Architecture: "llama", Layers: 1, Width: 2, Heads: 1, KVHeads: 1, HeadDim: 2, FFN: 2, Vocab: 3,
+		Context: 8, RopeBase: 10000, NormEps: 1e-5, Tied: true,
+	}
+	m, err := transformer.NewRandom(cfg, 1)
+	if err != nil {
+		f.Fatal(err)
+	}
+	tr := newTrainer(f, m, nil, transformer.NewAdapter(cfg, 1, 1, 1), train.Options{Loss: "sft", LR: 1e-3})
+	if _, err := tr.StepSFT([]train.Row{{ID: "r", Example: train.Example{Tokens: []int32{0, 1}, Mask: []bool{false, true}}}}); err != nil {
+		f.Fatal(err)
+	}
+	good := save(f, tr)
+	f.Add(good["trainer.json"], good["moments.safetensors"])
+	f.Add([]byte(`{"step":1e99}`), good["moments.safetensors"])
+	f.Add(good["trainer.json"], good["moments.safetensors"][:60])
+	f.Add(good["trainer.json"], good["adapter_model.safetensors"])
+	f.Fuzz(func(t *testing.T, state, moments []byte) {
+		before := save(t, tr)
+		files := map[string][]byte{"trainer.json": state, "moments.safetensors": moments,
+			"adapter_config.json": good["adapter_config.json"], "adapter_model.safetensors": good["adapter_model.safetensors"]}
+		if err := tr.Restore(files); err != nil {
+			sameFiles(t, "after a refused checkpoint", save(t, tr), before)
+		} else if tr.Step() < 0 {
+			t.Fatalf("restored to step %d", tr.Step())
+		}
+	})
+}

@@ -44,7 +44,7 @@ func (m *Model) Grad(ws *Workspace, rows Rows, positions []int32, stack []*Adapt
 
 // backward walks the layers from the top. dx is dLoss/d(residual stream).
 func (m *Model) backward(ws *Workspace, rows Rows, positions []int32, stack []*Adapter, grads *Gradients, dlogprobs []float32) {
-	n := len(rows.Tokens)
+	n := len(ws.tokens)
 	dx := ws.get(slotDX, n, m.Width)
 	m.scoreBackward(ws, dx, positions, dlogprobs)
 	for l := m.Layers - 1; l >= 0; l-- {
@@ -64,8 +64,11 @@ func (m *Model) scoreBackward(ws *Workspace, dx *tensor.Tensor, positions []int3
 	tensor.HeadLogProbBackward(dnorm, norm, m.head, ws.targets, ws.vector(slotLSE, k), dlogprobs)
 	tensor.RMSNormBackward(dtop, dnorm, x, m.finalNorm, ws.vector(slotInv, k), false)
 	dx.Zero()
-	for i, p := range positions {
-		copy(dx.Row(int(p)), dtop.Row(i))
+	for i, at := range ws.places(positions) { // a shared token may predict for several rows
+		to := dx.Row(int(at))
+		for j, v := range dtop.Row(i) {
+			to[j] += v
+		}
 	}
 }
 
@@ -98,7 +101,7 @@ func (m *Model) attentionBackward(ws *Workspace, dx *tensor.Tensor, a *activatio
 	m.linearBackward(ws, datt, dx, a.att, l, projO, stack, a.hidden[projO], grads, false)
 
 	dq, dk, dv := ws.get(slotDQ, n, heads), ws.get(slotDK, n, kv), ws.get(slotDV, n, kv)
-	tensor.AttentionBackward(dq, dk, dv, datt, a.att, a.q, a.k, a.v, offsets, m.shape, a.stats)
+	m.attentionGrad(ws, dq, dk, dv, datt, a, offsets)
 	m.rope.ApplyBackward(dq, m.Heads, ws.pos)
 	m.rope.ApplyBackward(dk, m.KVHeads, ws.pos)
 	if m.QKNorm {

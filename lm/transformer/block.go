@@ -42,18 +42,21 @@ func (m *Model) mix(ws *Workspace, out *tensor.Tensor, a *activations, l int, s 
 	sum(out, a.mid, y)
 }
 
-// narrow reduces the activations to some rows, given in ascending order, between
-// attention and mix: in the last layer only the rows that the head reads matter.
-func (a *activations) narrow(rows []int32) {
-	for i, r := range rows {
-		copy(a.x.Row(i), a.x.Row(int(r)))
-		copy(a.att.Row(i), a.att.Row(int(r)))
-	}
+// narrow reduces the activations to some rows between attention and mix: in the last
+// layer only the rows that the head reads matter.
+func (a *activations) narrow(ws *Workspace, rows []int32) {
 	k := len(rows)
-	for _, t := range []**tensor.Tensor{&a.x, &a.att, &a.mid, &a.gate, &a.up} {
-		*t = (*t).View(0, k)
+	x, att := ws.get(slotTop, k, a.x.Cols), ws.get(slotTopAtt, k, a.att.Cols)
+	for i, r := range rows {
+		copy(x.Row(i), a.x.Row(int(r)))
+		copy(att.Row(i), a.att.Row(int(r)))
 	}
-	a.mlpInv = a.mlpInv[:k]
+	a.x, a.att = x, att
+	// A token may be read for several rows, so k may exceed the rows there were.
+	a.mid = a.store[actMid].shape(k, a.mid.Cols)
+	a.gate = a.store[actGate].shape(k, a.gate.Cols)
+	a.up = a.store[actUp].shape(k, a.up.Cols)
+	a.mlpInv = a.store[actMLPInv].shape(1, k).Data()
 }
 
 // headNorm applies an RMS norm with weight [HeadDim] to every head of x [T, heads*HeadDim].

@@ -98,6 +98,7 @@ type hfConfig struct {
 	MLPBias       bool            `json:"mlp_bias"`
 	Act           string          `json:"hidden_act"`
 	Sliding       bool            `json:"use_sliding_window"`
+	LayerTypes    []string        `json:"layer_types"`
 	PartialRotary *float64        `json:"partial_rotary_factor"`
 	Quantization  json.RawMessage `json:"quantization_config"`
 }
@@ -125,6 +126,11 @@ func parseHFConfig(data []byte) (Config, error) {
 		return Config{}, fmt.Errorf("partial_rotary_factor %v is not supported; only 1 is", *h.PartialRotary)
 	case len(h.Quantization) > 0 && string(h.Quantization) != "null":
 		return Config{}, errors.New("quantization_config is set; use the unquantised safetensors or a GGUF file")
+	}
+	for i, kind := range h.LayerTypes {
+		if kind != "full_attention" {
+			return Config{}, fmt.Errorf("layer %d has %q; only full_attention is supported", i, kind)
+		}
 	}
 	c := Config{
 		Architecture: h.ModelType, Layers: h.Layers, Width: h.Width, Heads: h.Heads, FFN: h.FFN,

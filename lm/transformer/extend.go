@@ -26,7 +26,7 @@ func (m *Model) Extend(ws *Workspace, c *Cache, chunks []Chunk, stack []*Adapter
 		return err
 	}
 	ws.layout(c, chunks)
-	ws.reserve(m.Config, 1, len(ws.pos), 0)
+	ws.reserve(m.Config, 1, len(ws.pos), len(ws.pos), 0)
 	a, s, at := &ws.layers[0], lora{joined: c.stack}, 0
 	for _, ch := range chunks {
 		tensor.Embed(a.x.View(at, at+len(ch.Tokens)), m.embed, ch.Tokens)
@@ -40,7 +40,7 @@ func (m *Model) Extend(ws *Workspace, c *Cache, chunks []Chunk, stack []*Adapter
 		}
 		tensor.AttentionKV(a.att, a.q, c.kv, l, ws.pages, ws.lengths)
 		if l+1 == m.Layers {
-			a.narrow(ws.ends)
+			a.narrow(ws, ws.ends)
 		}
 		m.mix(ws, a.x, a, l, s)
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/opencharacter/opencharacter/lm/safetensors"
 )
@@ -82,7 +83,7 @@ func parseIndex(data []byte) ([]string, error) {
 	}
 	seen := map[string]bool{}
 	for tensor, file := range index.WeightMap {
-		if file == "" || file != filepath.Base(file) || file == "." || file == ".." {
+		if !filepath.IsLocal(file) || file == "." || strings.ContainsAny(file, `/\`) {
 			return nil, fmt.Errorf("tensor %q is said to be in %q, which is not a plain file name", tensor, file)
 		}
 		seen[file] = true

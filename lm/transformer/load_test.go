@@ -263,6 +263,7 @@ func TestLoadSafetensorsErrors(t *testing.T) {
 		{"scaling of v5", func(h map[string]any, _ weights) { h["rope_parameters"] = map[string]any{"rope_type": "yarn"} }, "rope scaling yarn"},
 		{"bias", func(h map[string]any, _ weights) { h["attention_bias"] = true }, "attention_bias"},
 		{"activation", func(h map[string]any, _ weights) { h["hidden_act"] = "gelu" }, `hidden_act "gelu"`},
+		{"sliding", func(h map[string]any, _ weights) { h["layer_types"] = []string{"full_attention", "sliding_attention"} }, "layer 1 has"},
 		{"quantised", func(h map[string]any, _ weights) { h["quantization_config"] = map[string]any{"bits": 4} }, "quantization_config"},
 		{"no layers", func(h map[string]any, _ weights) { h["num_hidden_layers"] = 0 }, "layers is 0"},
 		{"many layers", func(h map[string]any, _ weights) { h["num_hidden_layers"] = 3 }, "layers.2.mlp.down_proj.weight\" is missing"},

@@ -8,7 +8,12 @@ import (
 
 // Rows is a packed batch of token rows without padding: row i is
 // Tokens[Offsets[i]:Offsets[i+1]], and no row sees another.
-type Rows struct{ Tokens, Offsets []int32 }
+//
+// Shared, if not nil, says of each row how many of its first tokens equal those of the
+// row before and may be computed together with them. A row keeps at least one token of its
+// own. Sharing changes no bit of a log-prob; a gradient it changes within rounding,
+// because the shared tokens' part is summed first.
+type Rows struct{ Tokens, Offsets, Shared []int32 }
 
 // check reports the first thing that makes the batch or the positions unusable.
 func (m *Model) check(rows Rows, positions []int32) error {
@@ -35,6 +40,9 @@ func (m *Model) check(rows Rows, positions []int32) error {
 	}
 	if next < len(positions) {
 		return fmt.Errorf("transformer: scored position %d lies outside %d tokens", positions[next], len(rows.Tokens))
+	}
+	if err := checkShared(rows); err != nil {
+		return err
 	}
 	return m.checkTokens(rows.Tokens)
 }
@@ -68,28 +76,23 @@ func (m *Model) LogProbs(ws *Workspace, rows Rows, positions []int32, stack []*A
 // layer keeps its activations for a backward pass into an adapter of that rank. The
 // returned slice belongs to the workspace.
 func (m *Model) forward(ws *Workspace, rows Rows, positions []int32, stack []*Adapter, rank int) []float32 {
-	n, train := len(rows.Tokens), rank > 0
+	ws.unfold(rows)
+	n, train := len(ws.tokens), rank > 0
 	kept := 1
 	if train {
 		kept = m.Layers
 	}
-	ws.reserve(m.Config, kept, n, rank)
-	ws.pos = ws.pos[:0]
-	for i := range len(rows.Offsets) - 1 {
-		for p := range rows.Offsets[i+1] - rows.Offsets[i] {
-			ws.pos = append(ws.pos, p)
-		}
-	}
-	tensor.Embed(ws.layers[0].x, m.embed, rows.Tokens)
+	ws.reserve(m.Config, kept, n, len(rows.Tokens), rank)
+	tensor.Embed(ws.layers[0].x, m.embed, ws.tokens)
 	s := lora{adapters: stack, train: train}
 	var out *tensor.Tensor
 	for l := range m.Layers {
 		last := l+1 == m.Layers
 		a := &ws.layers[min(l, kept-1)]
 		m.qkv(ws, a, l, ws.pos, s)
-		tensor.Attention(a.att, a.q, a.k, a.v, rows.Offsets, m.shape, a.stats)
+		m.attention(ws, a, rows.Offsets)
 		if last && !train {
-			a.narrow(positions)
+			a.narrow(ws, ws.places(positions))
 		}
 		switch {
 		case !train:
@@ -103,8 +106,8 @@ func (m *Model) forward(ws *Workspace, rows Rows, positions []int32, stack []*Ad
 	}
 	if train {
 		top := ws.get(slotTop, len(positions), m.Width)
-		for i, p := range positions {
-			copy(top.Row(i), out.Row(int(p)))
+		for i, at := range ws.places(positions) {
+			copy(top.Row(i), out.Row(int(at)))
 		}
 		out = top
 	}

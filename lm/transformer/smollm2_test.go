@@ -32,11 +32,6 @@ type smolGradError struct {
 	Samples float64 `json:"gradient_samples"`
 }
 
-// smolSlack is like slack, for sums of up to 1,536 terms. Torch's matrix products keep
-// some 64 partial sums for these, so one chain may have sqrt(64) = 8 times the typical error:
-// 8 + 1 = 9, and 16 with room for the greatest of ours falling on a worse value.
-const smolSlack = 16
-
 // loadTestModel loads the real model named by CHARACTER_TESTMODEL.
 func loadTestModel(t testing.TB) *transformer.Model {
 	t.Helper()
@@ -96,7 +91,7 @@ func TestRecordedSmolLM2(t *testing.T) {
 		if err := json.Unmarshal(rows.Error[name], &e); err != nil {
 			t.Fatalf("float32_error of %s: %v", name, err)
 		}
-		return smolSlack * e
+		return slack * e
 	}
 	f := openTensors(t, filepath.Join(dir, "tensors.safetensors"))
 	a := generated(t, m.Config, rows)
@@ -237,10 +232,10 @@ func smolGradients(t *testing.T, r *recording, rows smolRows, ws *transformer.Wo
 			}
 		}
 		for k, ratio := range ratios {
-			if math.Abs(float64(ratio)-1) > smolSlack*e.Norm+1e-6 {
-				t.Errorf("%s: the norm of %s is %v times the recorded one, tolerance %v", c.name, rows.Adapter.Matrices[k], ratio, smolSlack*e.Norm)
+			if math.Abs(float64(ratio)-1) > slack*e.Norm+1e-6 {
+				t.Errorf("%s: the norm of %s is %v times the recorded one, tolerance %v", c.name, rows.Adapter.Matrices[k], ratio, slack*e.Norm)
 			}
 		}
-		near(t, f, c.name+".samples", samples, smolSlack*e.Samples)
+		near(t, f, c.name+".samples", samples, slack*e.Samples)
 	}
 }

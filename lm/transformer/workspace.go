@@ -14,8 +14,10 @@ type Workspace struct {
 	layers []activations // one per layer for Grad, one for all layers else
 	floats map[slot]*buffer
 
-	pos, page, cell, lengths, ends, targets []int32
-	pages                                   [][]int32
+	tokens, pos, distinct, ends, targets []int32
+	repeated                             []bool
+	page, cell, lengths                  []int32
+	pages                                [][]int32
 }
 
 // NewWorkspace returns an empty workspace.
@@ -30,6 +32,7 @@ const (
 	slotY
 	slotAct
 	slotTop // residual rows that the head reads
+	slotTopAtt
 	slotTopNorm
 	slotTopGrad
 	slotInv
@@ -47,6 +50,14 @@ const (
 	slotDGate
 	slotDUp
 	slotDHidden
+	slotAllQ // unfolded rows, for attention over shared beginnings
+	slotAllK
+	slotAllV
+	slotAllAtt
+	slotAllDAtt
+	slotAllDQ
+	slotAllDK
+	slotAllDV
 )
 
 // buffer is a matrix whose shape changes from call to call over one growing storage.
@@ -101,7 +112,7 @@ type activations struct {
 	q, k, v    *tensor.Tensor // after the rotation
 	qRaw, kRaw *tensor.Tensor // before the per-head norm (QKNorm only)
 	att        *tensor.Tensor // [T, Heads*HeadDim] output of attention
-	stats      *tensor.Tensor // [T, 2*Heads] of tensor.Attention; nil without a backward pass
+	stats      *tensor.Tensor // [all tokens, 2*Heads] of tensor.Attention; nil without a backward pass
 	gate, up   *tensor.Tensor // [T, FFN]
 
 	attnInv, mlpInv []float32                 // [T]
@@ -132,9 +143,9 @@ const (
 	actCount = actHidden + int(projCount)
 )
 
-// reserve shapes the activations of one layer for n rows. rank is the rank of the
-// trainable adapter, or 0 when no backward pass follows.
-func (a *activations) reserve(c Config, n, rank int) {
+// reserve shapes the activations of one layer for n distinct tokens of all. rank is the
+// rank of the trainable adapter, or 0 when no backward pass follows.
+func (a *activations) reserve(c Config, n, all, rank int) {
 	heads, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	a.x = a.store[actX].shape(n, c.Width)
 	a.mid = a.store[actMid].shape(n, c.Width)
@@ -155,7 +166,7 @@ func (a *activations) reserve(c Config, n, rank int) {
 	a.attnInv = a.store[actAttnInv].shape(1, n).Data()
 	a.mlpInv = a.store[actMLPInv].shape(1, n).Data()
 	if rank > 0 {
-		a.stats = a.store[actStats].shape(n, 2*c.Heads)
+		a.stats = a.store[actStats].shape(all, 2*c.Heads)
 		for p := range a.hidden {
 			a.hidden[p] = a.store[actHidden+p].shape(n, rank)
 		}
@@ -163,11 +174,11 @@ func (a *activations) reserve(c Config, n, rank int) {
 }
 
 // reserve shapes the activations of count layers.
-func (ws *Workspace) reserve(c Config, count, n, rank int) {
+func (ws *Workspace) reserve(c Config, count, n, all, rank int) {
 	for len(ws.layers) < count {
 		ws.layers = append(ws.layers, activations{})
 	}
 	for i := range count {
-		ws.layers[i].reserve(c, n, rank)
+		ws.layers[i].reserve(c, n, all, rank)
 	}
 }

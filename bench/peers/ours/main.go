@@ -1,5 +1,8 @@
+//go:build unix
+
 // Command ours does the work of bench/peers/workload.py with our engine and prints
-// one JSON line: tokens a second of wall time for dpo_step, sft_step and generate16.
+// one JSON line: tokens a second, of wall and of CPU time, for dpo_step, sft_step and
+// generate16.
 // The rows are random token ids of the same lengths as the peers'. bench/compare.py
 // runs it in turn with them.
 package main
@@ -11,6 +14,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/opencharacter/opencharacter/lm/gguf"
@@ -56,8 +60,7 @@ func run(path string, threads, steps int) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	out := map[string]any{"variant": tensor.Variant(), "threads": threads}
-	random := rand.New(rand.NewPCG(1, 1))
+	random, out := rand.New(rand.NewPCG(1, 1)), map[string]any{"variant": tensor.Variant(), "threads": threads}
 	if out["generate16"], err = generate(m, random); err != nil {
 		return fmt.Errorf("generate16: %w", err)
 	}
@@ -88,27 +91,53 @@ func example(r *rand.Rand, vocab int, sameAs []int32) train.Example {
 	return e
 }
 
-// timed runs step once to warm up and then steps times; it returns tokens a second.
-func timed(steps, tokens int, step func() error) (float64, error) {
+// rate is how fast some work went. CPU time leaves waiting for a core out, and is
+// the steadier figure on a busy machine.
+type rate struct {
+	PerSecond    float64 `json:"tokens_per_second"`
+	PerCPUSecond float64 `json:"tokens_per_cpu_second"`
+}
+
+// measure runs work that makes or takes so many tokens.
+func measure(tokens int, work func() error) (rate, error) {
+	start, cpu := time.Now(), cpuSeconds()
+	if err := work(); err != nil {
+		return rate{}, err
+	}
+	return rate{float64(tokens) / time.Since(start).Seconds(), float64(tokens) / (cpuSeconds() - cpu)}, nil
+}
+
+// cpuSeconds is what all threads of this process have used.
+func cpuSeconds() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err) // it cannot fail with these arguments
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+}
+
+// timed runs step once to warm up and then measures it so many times.
+func timed(steps, tokens int, step func() error) (rate, error) {
 	if err := step(); err != nil {
-		return 0, err
+		return rate{}, err
 	}
-	start := time.Now()
-	for range steps {
-		if err := step(); err != nil {
-			return 0, err
+	return measure(steps*tokens, func() error {
+		for range steps {
+			if err := step(); err != nil {
+				return err
+			}
 		}
-	}
-	return float64(steps*tokens) / time.Since(start).Seconds(), nil
+		return nil
+	})
 }
 
 // dpo times steps with rank 32 on 4 new pairs each. TRL computes the reference in
 // every step; ours is stored, so it is computed inside the timed step here too:
 // once, as a run of one epoch needs it.
-func dpo(m *transformer.Model, r *rand.Rand, steps int) (float64, error) {
+func dpo(m *transformer.Model, r *rand.Rand, steps int) (rate, error) {
 	t, err := train.New(m, nil, transformer.NewAdapter(m.Config, 32, 32, 1), train.Options{Loss: "dpo", NLL: 0.2, LR: 2e-4, ClipNorm: 1, BatchSize: pairs})
 	if err != nil {
-		return 0, err
+		return rate{}, err
 	}
 	ws := transformer.NewWorkspace()
 	return timed(steps, pairs*2*(prompt+response), func() error {
@@ -132,10 +161,10 @@ func dpo(m *transformer.Model, r *rand.Rand, steps int) (float64, error) {
 }
 
 // sft times steps with rank 64 on 8 new rows each.
-func sft(m *transformer.Model, r *rand.Rand, steps int) (float64, error) {
+func sft(m *transformer.Model, r *rand.Rand, steps int) (rate, error) {
 	t, err := train.New(m, nil, transformer.NewAdapter(m.Config, 64, 64, 2), train.Options{Loss: "sft", LR: 2e-5, ClipNorm: 1, BatchSize: rows})
 	if err != nil {
-		return 0, err
+		return rate{}, err
 	}
 	return timed(steps, rows*(prompt+response), func() error {
 		var batch []train.Row
@@ -148,7 +177,7 @@ func sft(m *transformer.Model, r *rand.Rand, steps int) (float64, error) {
 }
 
 // generate times prefill and decode of 16 unlike prompts, 64 new tokens each.
-func generate(m *transformer.Model, r *rand.Rand) (float64, error) {
+func generate(m *transformer.Model, r *rand.Rand) (rate, error) {
 	requests := func(tokens int) []sample.Request {
 		reqs := make([]sample.Request, generated)
 		for i := range reqs {
@@ -161,16 +190,15 @@ func generate(m *transformer.Model, r *rand.Rand) (float64, error) {
 	count := func(_ int, res sample.Result) error { made += len(res.Tokens); return nil }
 	ctx := context.Background()
 	if err := sample.Generate(ctx, m, nil, requests(4), sample.Options{MaxRows: generated}, count); err != nil {
-		return 0, err
+		return rate{}, err
 	}
 	made = 0
-	reqs, start := requests(newTokens), time.Now()
-	if err := sample.Generate(ctx, m, nil, reqs, sample.Options{MaxRows: generated}, count); err != nil {
-		return 0, err
+	reqs := requests(newTokens)
+	result, err := measure(generated*newTokens, func() error {
+		return sample.Generate(ctx, m, nil, reqs, sample.Options{MaxRows: generated}, count)
+	})
+	if err == nil && made != generated*newTokens {
+		err = fmt.Errorf("drew %d tokens, wanted %d", made, generated*newTokens)
 	}
-	seconds := time.Since(start).Seconds()
-	if made != generated*newTokens {
-		return 0, fmt.Errorf("drew %d tokens, wanted %d", made, generated*newTokens)
-	}
-	return float64(made) / seconds, nil
+	return result, err
 }

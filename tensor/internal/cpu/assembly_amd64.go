@@ -7,133 +7,136 @@ package cpu
 import "unsafe"
 
 //go:noescape
-func tileF32_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_1x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_1x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_2x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_2x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_3x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_3x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_4x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_4x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_5x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_5x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_6x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_6x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_1x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_1x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_2x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_2x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_3x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_3x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_1x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_1x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_2x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_2x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_3x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_3x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_4x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_4x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_5x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_5x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_6x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_6x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_1x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_1x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_2x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_2x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_3x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_3x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
 func dotAVX512(sum *[lanes]float32, a *float32, b *float32, n int)
+
+//go:noescape
+func foldAVX512(sum *[lanes]float32) float32
 
 //go:noescape
 func maxAVX512(src *float32, n int) float32
@@ -241,6 +244,7 @@ var avx512Loops = &micro{
 		},
 	}},
 	dot:        dotAVX512,
+	fold:       foldAVX512,
 	max:        maxAVX512,
 	exp:        expAVX512,
 	add:        addAVX512,
@@ -259,43 +263,46 @@ var avx512Loops = &micro{
 }
 
 //go:noescape
-func tileF32_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileF32_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileF32_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, ldc int, ldb int, acc int)
+func tileBF16_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
 func dotAVX2(sum *[lanes]float32, a *float32, b *float32, n int)
+
+//go:noescape
+func foldAVX2(sum *[lanes]float32) float32
 
 //go:noescape
 func maxAVX2(src *float32, n int) float32
@@ -365,6 +372,7 @@ var avx2Loops = &micro{
 		},
 	}},
 	dot:        dotAVX2,
+	fold:       foldAVX2,
 	max:        maxAVX2,
 	exp:        expAVX2,
 	add:        addAVX2,

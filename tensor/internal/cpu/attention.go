@@ -26,7 +26,7 @@ type attender struct {
 	ld     int // of the scores
 	buf    *buffer
 
-	scores, packedP, packedQ, out []float32
+	scores, packedQ, out []float32
 
 	// The rows of the tile to do.
 	dst, q, stats [maxRows][]float32
@@ -35,12 +35,13 @@ type attender struct {
 
 func (k *Kernels) newAttender(s kernel.AttentionShape, l pageLayout, longest int) *attender {
 	a := &attender{k: k, shape: s, layout: l, rows: k.micro.f32.rows}
-	a.ld = (longest + kernel.PageSize - 1) / kernel.PageSize * kernel.PageSize
+	// Half a page more keeps the rows apart in the cache.
+	a.ld = (longest+kernel.PageSize-1)/kernel.PageSize*kernel.PageSize + chunk
 	width := (s.HeadDim + panel - 1) / panel * panel
 	n := a.rows * a.ld
-	a.buf = scratch(2*n + 2*a.rows*width)
+	a.buf = scratch(n + 2*a.rows*width)
 	f := a.buf.f
-	a.scores, a.packedP, a.packedQ, a.out = f[:n], f[n:2*n], f[2*n:2*n+a.rows*width], f[2*n+a.rows*width:]
+	a.scores, a.packedQ, a.out = f[:n], f[n:n+a.rows*width], f[n+a.rows*width:]
 	return a
 }
 
@@ -64,7 +65,7 @@ func (a *attender) tile(n int, table []unsafe.Pointer) {
 		} else {
 			m.prefetch(unsafe.Add(table[0], keySize), valueSize)
 		}
-		score(hd, at(a.packedQ, 0), keys, at(a.scores, p*panel), 4*a.ld, 0, 0)
+		score(hd, at(a.packedQ, 0), keys, at(a.scores, p*panel), 4*chunk, 4*chunk*n, 0, 4*a.ld, 0)
 	}
 	var sum [maxRows]float32
 	for i := range n {
@@ -77,7 +78,6 @@ func (a *attender) tile(n int, table []unsafe.Pointer) {
 		if a.stats[i] != nil {
 			a.stats[i][0], a.stats[i][1] = top, sum[i]
 		}
-		packRow(m, a.packedP[i*chunk:], s, n)
 	}
 	wide, columns := tiles.widest(n), (hd+panel-1)/panel
 	ld := columns * panel
@@ -91,17 +91,16 @@ func (a *attender) tile(n int, table []unsafe.Pointer) {
 			if j+wide <= columns {
 				w = wide
 			}
-			tiles.f[w][n](kc, at(a.packedP, p*kernel.PageSize*n), unsafe.Add(page, keySize+4*j*panel*kernel.PageSize),
-				at(a.out, j*panel), 4*ld, 4*panel*kernel.PageSize, acc)
+			tiles.f[w][n](kc, at(a.scores, p*kernel.PageSize), unsafe.Add(page, keySize+4*j*panel*kernel.PageSize),
+				at(a.out, j*panel), 4*a.ld, 4*chunk, 4*panel*kernel.PageSize, 4*ld, acc)
 			j += w
 		}
 	}
 	for i := range n {
-		// Adding 0 turns -0 into 0: how many zeros a tile added to a chain
+		// Scaling also turns -0 into 0: how many zeros a tile added to a chain
 		// beyond a row's length must not show.
-		for d, o := range a.out[i*ld:][:hd] {
-			a.dst[i][d] = float32(o*sum[i]) + 0
-		}
+		m.scale((*float32)(at(a.out, i*ld)), ld, sum[i])
+		copy(a.dst[i], a.out[i*ld:])
 	}
 }
 

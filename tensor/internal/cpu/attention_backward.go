@@ -36,10 +36,11 @@ func (b *backward) run() {
 	m, hd, group := b.micro, b.s.HeadDim, b.s.Heads/b.s.KVHeads
 	step := max(1, queryBlock/group) // positions of a block
 	rows := step * group
-	ld := (b.n + panel - 1) / panel * panel
+	whole := (b.n + panel - 1) / panel * panel
+	ld := whole + chunk // keeps rows apart in the cache
 	width := (hd + panel - 1) / panel * panel
 
-	buf := scratch(ld*hd*2 + b.n*width + 2*rows*ld + 2*rows*width + rows*hd)
+	buf := scratch(whole*hd*2 + b.n*width + 2*rows*ld + 2*rows*width + rows*hd)
 	defer buf.free()
 	rest := buf.f
 	take := func(n int) []float32 {
@@ -54,24 +55,18 @@ func (b *backward) run() {
 		p.base = at(d, 0)
 		return p
 	}
-	keysT := pack(right{b.key.Data[kv:], b.n, hd, b.key.Cols, true}, take(ld*hd))
-	valuesT := pack(right{b.val.Data[kv:], b.n, hd, b.val.Cols, true}, take(ld*hd))
+	keysT := pack(right{b.key.Data[kv:], b.n, hd, b.key.Cols, true}, take(whole*hd))
+	valuesT := pack(right{b.val.Data[kv:], b.n, hd, b.val.Cols, true}, take(whole*hd))
 	keys := pack(right{b.key.Data[kv:], hd, b.n, b.key.Cols, false}, take(b.n*width))
 	sc, dp := take(rows*ld), take(rows*ld)
 	qb, db, dqb := take(rows*width), take(rows*width), take(rows*hd)
 
-	packLeft := func(data []float32, m, k, ld int, columns bool) packed {
-		l := left{data, m, k, ld, columns}
-		p := newPacked(m, k, l.height(&b.micro.f32))
-		l.pack(b.micro, p, 0, m, 0)
-		return p
-	}
 	for lo := 0; lo < b.n; lo += step {
 		hi := min(lo+step, b.n)
 		nr, nk := (hi-lo)*group, hi // keys beyond hi are masked for the whole block
 		qs, gs := b.gather(b.q, lo, hi), b.gather(b.dout, lo, hi)
 		for _, x := range []struct {
-			rows packed
+			rows side
 			keys operand
 			dst  []float32
 		}{{qs, keysT, sc}, {gs, valuesT, dp}} {
@@ -90,7 +85,7 @@ func (b *backward) run() {
 			d := m.dotOf(b.dout.Row(b.o + pos)[head*hd:][:hd], b.out.Row(b.o + pos)[head*hd:][:hd])
 			m.softBack(&g[0], &p[0], &g[0], len(p), d, b.s.Scale)
 		}
-		ds := packLeft(dp, nr, nk, ld, false)
+		ds := b.leftSide(left{dp, nr, nk, ld, false}, &m.f32)
 		block(dqb, hd, hd, ds, keys, false)
 		ds.free()
 		for i := range nr {
@@ -104,7 +99,7 @@ func (b *backward) run() {
 			coef, rows []float32
 			dst        kernel.Matrix
 		}{{sc, db, b.dv}, {dp, qb, b.dk}} {
-			c := packLeft(x.coef, nk, nr, ld, true)
+			c := b.leftSide(left{x.coef, nk, nr, ld, true}, &m.f32)
 			op := b.panels(nr)
 			op.base = at(x.rows, 0)
 			block(x.dst.Data[kv:], x.dst.Cols, hd, c, op, true)
@@ -114,13 +109,13 @@ func (b *backward) run() {
 }
 
 // gather packs the query rows of positions [lo,hi) as a left side.
-func (b *backward) gather(x kernel.Matrix, lo, hi int) packed {
+func (b *backward) gather(x kernel.Matrix, lo, hi int) side {
 	hd, group := b.s.HeadDim, b.s.Heads/b.s.KVHeads
 	l := left{m: (hi - lo) * group, k: hd}
 	p := newPacked(l.m, hd, l.height(&b.micro.f32))
 	for i := range l.m {
-		first := i / p.rows * p.rows
-		r := min(p.rows, l.m-first)
+		first := i / p.height * p.height
+		r := min(p.height, l.m-first)
 		packRow(b.micro, p.data[first*p.kp+(i-first)*chunk:], x.Row(b.o + lo + i/group)[(b.h*group+i%group)*hd:][:hd], r)
 	}
 	return p
@@ -134,6 +129,10 @@ func (b *backward) rowPanels(d []float32, x kernel.Matrix, lo, hi int) {
 		row := x.Row(b.o + lo + i/group)[(b.h*group+i%group)*hd:][:hd]
 		for c := 0; c < hd; c += panel {
 			w := d[c*n+i*panel:][:panel]
+			if c+panel <= hd {
+				b.micro.copy(&w[0], &row[c], 4*chunk, 4*chunk, panel/chunk)
+				continue
+			}
 			clear(w[copy(w, row[c:]):])
 		}
 	}

@@ -2,7 +2,7 @@ package cpu
 
 import "github.com/opencharacter/opencharacter/tensor/internal/kernel"
 
-// A product packs its left side a [m,k] into tiles of rows (packed) and its
+// A product packs its left side a [m,k] into tiles of rows, where it must, and its
 // right side into panels of 32 columns (operand), and then fills dst tile by
 // tile. Only the packing differs between NT, NN, TN and Linear; see pack.go.
 
@@ -10,17 +10,18 @@ const (
 	blockK      = 384     // reduction steps per pass over a block of dst: a tile of a stays in L1
 	blockRows   = 96      // rows of a task
 	blockPanels = 8       // panels of a task: one pass over them stays in L2
+	badStride   = 1024    // values between rows that lie in one set of L1
 	smallWork   = 1 << 17 // multiply-adds below which one thread does all
 )
 
 // plan cuts dst of m rows and np panels into tasks of rb rows and cb panels.
-func plan(m, np, k, rows int, t *tiles) (rb, cb int) {
+func plan(m, np, k, height int, t *tiles) (rb, cb int) {
 	if m*np*panel*k <= smallWork {
 		return m, np
 	}
-	rb = min((m+rows-1)/rows*rows, max(blockRows/rows, 1)*rows)
+	rb = min((m+height-1)/height*height, max(blockRows/height, 1)*height)
 	nrb, th := (m+rb-1)/rb, threads()
-	wide := t.widest(min(m, rows))
+	wide := t.widest(min(m, height))
 	best := 0
 	for c := blockPanels; c >= wide; c -= wide {
 		// The longest thread's share of the panels.
@@ -30,7 +31,7 @@ func plan(m, np, k, rows int, t *tiles) (rb, cb int) {
 		}
 	}
 	if np <= 2 { // few columns: one task packs and uses its rows of a
-		rb, cb = min(rb, max(blockRows/2/rows, 1)*rows), np
+		rb, cb = min(rb, max(blockRows/2/height, 1)*height), np
 	}
 	return rb, min(cb, np)
 }
@@ -41,17 +42,17 @@ func (k *Kernels) gemm(dst []float32, ld, n int, l left, r right, b operand, acc
 	if l.m == 0 || n == 0 {
 		return
 	}
-	np, rows := (n+panel-1)/panel, l.height(b.tiles)
-	rb, cb := plan(l.m, np, l.k, rows, b.tiles)
+	np, height := (n+panel-1)/panel, l.height(b.tiles)
+	rb, cb := plan(l.m, np, l.k, height, b.tiles)
 	nrb, ncb := (l.m+rb-1)/rb, (np+cb-1)/cb
 
 	// A side that only one task reads is packed by that task, while it is in
 	// its cache.
-	var a packed
-	if ncb > 1 {
-		a = newPacked(l.m, l.k, rows)
-		spread((l.m+rows-1)/rows, 1+(1<<15)/(rows*l.k+1), func(lo, hi int) {
-			l.pack(k.micro, a, lo*rows, min(hi*rows, l.m), lo*rows)
+	a, direct := l.direct(height, b.tiles == &k.micro.bf16)
+	if !direct && ncb > 1 {
+		a = newPacked(l.m, l.k, height)
+		spread((l.m+height-1)/height, 1+(1<<15)/(height*l.k+1), func(lo, hi int) {
+			l.pack(k.micro, a, lo*height, min(hi*height, l.m), lo*height)
 		})
 		defer a.free()
 	}
@@ -66,8 +67,8 @@ func (k *Kernels) gemm(dst []float32, ld, n int, l left, r right, b operand, acc
 		i0, j0 := t%nrb*rb, t/nrb*cb
 		i1, j1 := min(i0+rb, l.m), min(j0+cb, np)
 		a, b := a, b
-		if ncb == 1 {
-			a = newPacked(i1-i0, l.k, rows)
+		if !direct && ncb == 1 {
+			a = newPacked(i1-i0, l.k, height)
 			l.pack(k.micro, a, i0, i1, 0)
 			defer a.free()
 		} else {
@@ -86,7 +87,7 @@ func (k *Kernels) gemm(dst []float32, ld, n int, l left, r right, b operand, acc
 }
 
 // block fills n columns of dst, one row for each of a's.
-func block(dst []float32, ld, n int, a packed, b operand, accumulate bool) {
+func block(dst []float32, ld, n int, a side, b operand, accumulate bool) {
 	var edge *buffer
 	full, np := n/panel, (n+panel-1)/panel
 	for k := 0; k == 0 || k < a.k; k += blockK {
@@ -95,7 +96,7 @@ func block(dst []float32, ld, n int, a packed, b operand, accumulate bool) {
 			acc = 1
 		}
 		for i := 0; i < a.m; {
-			pa, r := a.tile(i, k)
+			pa, lda, step, r := a.tile(i, k)
 			wide := b.tiles.widest(r)
 			for j := 0; j < np; {
 				w := 1
@@ -104,7 +105,7 @@ func block(dst []float32, ld, n int, a packed, b operand, accumulate bool) {
 				}
 				f, d := b.tiles.f[w][r], i*ld+j*panel
 				if j < full {
-					f(kc, pa, b.panel(j, k), at(dst, d), 4*ld, b.stride, acc)
+					f(kc, pa, b.panel(j, k), at(dst, d), lda, step, b.stride, 4*ld, acc)
 					j += w
 					continue
 				}
@@ -116,7 +117,7 @@ func block(dst []float32, ld, n int, a packed, b operand, accumulate bool) {
 				for q := 0; q < r && acc != 0; q++ {
 					copy(edge.f[q*panel:], dst[d+q*ld:][:left])
 				}
-				f(kc, pa, b.panel(j, k), at(edge.f, 0), 4*panel, b.stride, acc)
+				f(kc, pa, b.panel(j, k), at(edge.f, 0), lda, step, b.stride, 4*panel, acc)
 				for q := range r {
 					copy(dst[d+q*ld:][:left], edge.f[q*panel:])
 				}
@@ -167,4 +168,15 @@ func (k *Kernels) product(dst kernel.Matrix, l left, r right, accumulate bool) {
 // panels describes float32 panels of k steps, not packed yet.
 func (k *Kernels) panels(steps int) operand {
 	return operand{stride: 4 * panel * steps, step: 4 * panel, tiles: &k.micro.f32}
+}
+
+// leftSide makes l ready for block, packing it if it must.
+func (k *Kernels) leftSide(l left, t *tiles) side {
+	height := l.height(t)
+	p, direct := l.direct(height, t == &k.micro.bf16)
+	if !direct {
+		p = newPacked(l.m, l.k, height)
+		l.pack(k.micro, p, 0, l.m, 0)
+	}
+	return p
 }

@@ -17,6 +17,16 @@ func dotGeneric(sum *[lanes]float32, a, b *float32, n int) {
 	}
 }
 
+func foldGeneric(sum *[lanes]float32) float32 {
+	t := *sum
+	for h := lanes / 2; h > 0; h /= 2 {
+		for i := range h {
+			t[i] += t[i+h]
+		}
+	}
+	return t[0]
+}
+
 func maxGeneric(src *float32, n int) float32 {
 	r := negInf
 	for _, v := range vec(src, n) {
@@ -79,7 +89,7 @@ func addGeneric(dst, x *float32, n int) {
 func scaleGeneric(dst *float32, n int, s float32) {
 	d := vec(dst, n)
 	for i := range d {
-		d[i] *= s
+		d[i] = float32(d[i]*s) + 0
 	}
 }
 

@@ -55,23 +55,24 @@ func (k *Kernels) Softmax(dst, logits []float32, invTemperature float32) {
 	k.scale(dst, inv)
 }
 
-const headPanels = kernel.HeadChunk / panel
+const (
+	headPanels = kernel.HeadChunk / panel
+	headStride = kernel.HeadChunk + chunk // keeps rows apart in the cache
+)
 
-// headLogits fills out [rows of a, HeadChunk] with the logits of chunk c and
+// headLogits fills out [rows of a, headStride] with the logits of chunk c and
 // returns how many there are. Columns beyond them are left as they are.
-func headLogits(out []float32, a packed, w *weight, op operand, c int) int {
+func headLogits(out []float32, a side, w *weight, op operand, c int) int {
 	n := min(kernel.HeadChunk, w.out-c*kernel.HeadChunk)
 	op.base = op.panel(c*headPanels, 0)
-	block(out, kernel.HeadChunk, n, a, op, false)
+	block(out, headStride, n, a, op, false)
 	return n
 }
 
-// headRows packs the rows of x.
-func (k *Kernels) headRows(x kernel.Matrix) packed {
+// headRows makes the rows of x a left side.
+func (k *Kernels) headRows(x kernel.Matrix) side {
 	l := left{data: x.Data, m: x.Rows, k: x.Cols, ld: x.Cols}
-	a := newPacked(l.m, l.k, l.height(&k.micro.bf16))
-	l.pack(k.micro, a, 0, l.m, 0)
-	return a
+	return k.leftSide(l, &k.micro.bf16)
 }
 
 // HeadLogProb computes log-probabilities chunk by chunk.
@@ -84,17 +85,17 @@ func (k *Kernels) HeadLogProb(logprob, lse []float32, x kernel.Matrix, kw kernel
 	parts := make([]partial, x.Rows*chunks)
 	// One chunk of weights stays in the cache while all rows pass over it.
 	parallel(chunks, func(c int) {
-		buf := scratch((a.rows + 1) * kernel.HeadChunk)
+		buf := scratch((a.height + 1) * headStride)
 		defer buf.free()
-		for i := 0; i < x.Rows; i += a.rows {
-			i1 := min(i+a.rows, x.Rows)
+		for i := 0; i < x.Rows; i += a.height {
+			i1 := min(i+a.height, x.Rows)
 			n := headLogits(buf.f, a.from(i, i1), w, op, c)
 			for r := i; r < i1; r++ {
-				row := buf.f[(r-i)*kernel.HeadChunk:][:n]
+				row := buf.f[(r-i)*headStride:][:n]
 				if t := int(targets[r]) - c*kernel.HeadChunk; t >= 0 && t < n {
 					logprob[r] = row[t]
 				}
-				parts[r*chunks+c] = k.micro.partialOf(buf.f[a.rows*kernel.HeadChunk:], row)
+				parts[r*chunks+c] = k.micro.partialOf(buf.f[a.height*headStride:], row)
 			}
 		}
 	})
@@ -105,8 +106,9 @@ func (k *Kernels) HeadLogProb(logprob, lse []float32, x kernel.Matrix, kw kernel
 }
 
 // HeadLogProbBackward computes the logits of a chunk again, turns them into
-// coefficients of the weight's rows, and adds those rows up in the order of
-// the vocabulary.
+// coefficients of the weight's rows, and adds those rows up: one chain per
+// chunk, and the chunks in order. A single chain over a vocabulary would lose a
+// digit.
 func (k *Kernels) HeadLogProbBackward(dx, x kernel.Matrix, kw kernel.Weight, targets []int32, lse, g []float32) {
 	if x.Rows == 0 {
 		return
@@ -119,29 +121,33 @@ func (k *Kernels) HeadLogProbBackward(dx, x kernel.Matrix, kw kernel.Weight, tar
 	chunks := (w.out + kernel.HeadChunk - 1) / kernel.HeadChunk
 	// Tasks split the rows; each walks the whole vocabulary.
 	rb := (x.Rows + threads() - 1) / threads()
-	rb = min((rb+a.rows-1)/a.rows, max(blockRows/a.rows, 1)) * a.rows
+	rb = min((rb+a.height-1)/a.height, max(blockRows/a.height, 1)) * a.height
 	parallel((x.Rows+rb-1)/rb, func(task int) {
 		i0, i1 := task*rb, min((task+1)*rb, x.Rows)
-		buf := scratch(rb * kernel.HeadChunk)
+		buf, part := scratch(rb*headStride), scratch(rb*dx.Cols)
 		defer buf.free()
-		coef := newPacked(i1-i0, kernel.HeadChunk, a.rows)
-		defer coef.free()
+		defer part.free()
+		rows := dx.Data[i0*dx.Cols : i1*dx.Cols]
 		for c := range chunks {
 			n := headLogits(buf.f, a.from(i0, i1), w, op, c)
 			for r := i0; r < i1; r++ {
-				row := buf.f[(r-i0)*kernel.HeadChunk:][:n]
+				row := buf.f[(r-i0)*headStride:][:n]
 				k.micro.expOf(row, row, 1, -lse[r])
 				k.scale(row, -g[r])
 				if v := int(targets[r]) - c*kernel.HeadChunk; v >= 0 && v < n {
 					row[v] += g[r]
 				}
 			}
-			l := left{data: buf.f, m: i1 - i0, k: n, ld: kernel.HeadChunk}
-			coef.k, coef.kp = n, (n+chunk-1)&^(chunk-1)
-			l.pack(k.micro, coef, 0, l.m, 0)
+			coef := k.leftSide(left{data: buf.f, m: i1 - i0, k: n, ld: headStride}, opT.tiles)
 			o := opT
 			o.base = opT.panel(0, c*kernel.HeadChunk)
-			block(dx.Data[i0*dx.Cols:], dx.Cols, t.out, coef, o, c > 0)
+			if c == 0 {
+				block(rows, dx.Cols, t.out, coef, o, false)
+			} else {
+				block(part.f, dx.Cols, t.out, coef, o, false)
+				k.add(rows, part.f)
+			}
+			coef.free()
 		}
 	})
 }

@@ -36,7 +36,8 @@ func (l pageLayout) put(p []float32, slot int, k, v []float32) {
 type kvCache struct {
 	shape  kernel.AttentionShape
 	layout pageLayout
-	pages  int
+	pages  int           // asked for
+	room   int           // pages of all blocks
 	layers [][][]float32 // per layer, blocks of pages
 	block  []int         // first page of each block; the same for all layers
 }
@@ -50,16 +51,19 @@ func (k *Kernels) NewKV(layers, pages int, s kernel.AttentionShape) kernel.KV {
 
 func (c *kvCache) Pages() int { return c.pages }
 
-// Grow adds a block, so that pages never move.
+// Grow adds a block, at least half as large as all before it, so that pages
+// never move and blocks stay few.
 func (c *kvCache) Grow(pages int) {
-	if pages <= c.pages {
+	c.pages = max(c.pages, pages)
+	if c.pages <= c.room {
 		return
 	}
+	n := max(c.pages-c.room, c.room/2)
 	for l := range c.layers {
-		c.layers[l] = append(c.layers[l], Floats((pages-c.pages)*c.layout.page))
+		c.layers[l] = append(c.layers[l], Floats(n*c.layout.page))
 	}
-	c.block = append(c.block, c.pages)
-	c.pages = pages
+	c.block = append(c.block, c.room)
+	c.room += n
 }
 
 func (c *kvCache) page(layer, p int) []float32 {

@@ -21,13 +21,15 @@ type micro struct {
 
 	// dot adds a[i]*b[i] to sum[i%lanes], fused where the machine can.
 	dot func(sum *[lanes]float32, a, b *float32, n int)
+	// fold adds the lanes by halves.
+	fold func(sum *[lanes]float32) float32
 	// max returns the greatest of src; NaNs may be passed over.
 	max func(src *float32, n int) float32
 	// exp sets dst = exp(src*scale + bias) and adds it to sum by lane.
 	exp func(dst, src *float32, n int, scale, bias float32, sum *[lanes]float32)
 
 	add        func(dst, x *float32, n int)
-	scale      func(dst *float32, n int, s float32)
+	scale      func(dst *float32, n int, s float32)                    // dst = dst*s + 0, which is never -0
 	norm       func(dst, x, w *float32, n int, s float32)              // dst = x*s*w
 	normBack   func(dst, dy, x, w, base *float32, n int, a, b float32) // dst = base + dy*w*a + x*b; base may be nil
 	swiglu     func(dst, gate, up *float32, n int)
@@ -50,22 +52,11 @@ type micro struct {
 var generic = &micro{
 	name: "generic", width: 1,
 	f32: genericTiles(tileF32), bf16: genericTiles(tileBF16),
-	dot: dotGeneric, max: maxGeneric, exp: expGeneric,
+	dot: dotGeneric, fold: foldGeneric, max: maxGeneric, exp: expGeneric,
 	add: addGeneric, scale: scaleGeneric, norm: normGeneric, normBack: normBackGeneric,
 	swiglu: swigluGeneric, swigluBack: swigluBackGeneric, rotate: rotateGeneric,
 	adamw: adamwGeneric, softBack: softBackGeneric, transpose: transposeGeneric, copy: copyGeneric, peak: peakGeneric,
 	prefetch: func(unsafe.Pointer, int) {},
-}
-
-// fold adds lanes by halves.
-func fold(s *[lanes]float32) float32 {
-	t := *s
-	for h := lanes / 2; h > 0; h /= 2 {
-		for i := range h {
-			t[i] += t[i+h]
-		}
-	}
-	return t[0]
 }
 
 // pad is room for the last, incomplete lanes of up to six operands.
@@ -95,7 +86,7 @@ func (m *micro) dotOf(a, b []float32) float32 {
 	if n < len(a) {
 		m.dot(sum, p.fill(0, a[n:], 0), p.fill(1, b[n:], 0), lanes)
 	}
-	r := fold(sum)
+	r := m.fold(sum)
 	pads.Put(p)
 	return r
 }
@@ -126,7 +117,7 @@ func (m *micro) expOf(dst, src []float32, scale, bias float32) float32 {
 		m.exp(&p[1][0], p.fill(0, src[n:], negInf), lanes, scale, bias, sum)
 		copy(dst[n:len(src)], p[1][:])
 	}
-	r := fold(sum)
+	r := m.fold(sum)
 	pads.Put(p)
 	return r
 }

@@ -12,33 +12,43 @@ type operand struct {
 
 func (o operand) panel(j, k int) unsafe.Pointer { return unsafe.Add(o.base, j*o.stride+k*o.step) }
 
-// packed is a left side [m,k]: tile after tile of up to rows rows, each
-// [ceil(k/16)][tile rows][16], zero beyond k.
-type packed struct {
-	data     []float32
-	m, k, kp int
-	rows     int
-	buf      *buffer
+// side is a left side [m,k] as tiles read it, tile after tile of up to height
+// rows: as it lies in memory, ld values between rows, or packed, each tile
+// [ceil(k/16)][tile rows][16].
+type side struct {
+	data   []float32
+	m, k   int
+	height int
+	ld     int     // 0 if packed
+	kp     int     // values per packed row: k rounded up to chunks
+	buf    *buffer // of packed data
 }
 
-func newPacked(m, k, rows int) packed {
+func newPacked(m, k, height int) side {
 	kp := (k + chunk - 1) &^ (chunk - 1)
 	buf := scratch(m * kp)
-	return packed{buf.f, m, k, kp, rows, buf}
+	return side{data: buf.f, m: m, k: k, height: height, kp: kp, buf: buf}
 }
 
-func (p packed) free() { p.buf.free() }
+func (p side) free() {
+	if p.buf != nil {
+		p.buf.free()
+	}
+}
 
-// tile returns the address of step k of the tile that starts at row i, and
-// the tile's height.
-func (p packed) tile(i, k int) (unsafe.Pointer, int) {
-	r := min(p.rows, p.m-i)
-	return at(p.data, i*p.kp+k*r), r
+// tile returns the address of step k of the tile that starts at row i, its
+// strides (see tileFunc), and its height.
+func (p side) tile(i, k int) (a unsafe.Pointer, lda, step, r int) {
+	r = min(p.height, p.m-i)
+	if p.ld > 0 {
+		return at(p.data, i*p.ld+k), 4 * p.ld, 4 * chunk, r
+	}
+	return at(p.data, i*p.kp+k*r), 4 * chunk, 4 * chunk * r, r
 }
 
 // from returns rows [i0,i1); i0 starts a tile.
-func (p packed) from(i0, i1 int) packed {
-	p.data, p.m = p.data[i0*p.kp:], i1-i0
+func (p side) from(i0, i1 int) side {
+	p.data, p.m = p.data[i0*max(p.ld, p.kp):], i1-i0
 	return p
 }
 
@@ -60,15 +70,25 @@ func (l left) height(t *tiles) int {
 	return max(1, (l.m+n-1)/n)
 }
 
+// direct returns l as it lies, if tiles can read it so: not across columns, not
+// one value beyond an odd k, and not where the rows of a tile would fight for
+// the same few sets of the first-level cache.
+func (l left) direct(height int, pairs bool) (side, bool) {
+	if l.columns || pairs && l.k%2 != 0 || height > 4 && l.ld%badStride == 0 {
+		return side{}, false
+	}
+	return side{data: l.data, m: l.m, k: l.k, height: height, ld: l.ld}, true
+}
+
 // pack packs rows [i0,i1) into p, which has room for all of l or for just
 // them; o is where row i0 goes.
-func (l left) pack(m *micro, p packed, i0, i1, o int) {
+func (l left) pack(m *micro, p side, i0, i1, o int) {
 	if l.columns {
 		l.packColumns(m, p, i0, i1, o)
 		return
 	}
-	for i := i0; i < i1; i += p.rows {
-		r, d := min(p.rows, l.m-i), p.data[(i-i0+o)*p.kp:]
+	for i := i0; i < i1; i += p.height {
+		r, d := min(p.height, l.m-i), p.data[(i-i0+o)*p.kp:]
 		for q := range r {
 			packRow(m, d[q*chunk:], l.data[(i+q)*l.ld:][:l.k], r)
 		}
@@ -77,11 +97,11 @@ func (l left) pack(m *micro, p packed, i0, i1, o int) {
 
 // packColumns is pack for columns. It takes 16 steps of all tiles at a time,
 // because those are near each other in memory.
-func (l left) packColumns(m *micro, p packed, i0, i1, o int) {
+func (l left) packColumns(m *micro, p side, i0, i1, o int) {
 	for c := 0; c < l.k; c += chunk {
 		n := min(chunk, l.k-c)
-		for i := i0; i < i1; i += p.rows {
-			r := min(p.rows, l.m-i)
+		for i := i0; i < i1; i += p.height {
+			r := min(p.height, l.m-i)
 			d, src := p.data[(i-i0+o)*p.kp+c*r:][:r*chunk], l.data[c*l.ld+i:]
 			if r%4 == 0 && n == chunk {
 				m.transpose(&d[0], &src[0], 4*chunk, 4*l.ld, r)

@@ -8,10 +8,15 @@ import (
 
 const rowGrain = 1 << 14 // elements a task of a row operation should hold
 
-// each runs fn over [0,n) in pieces whose starts are multiples of lanes.
+// each runs fn over [0,n) in short pieces whose starts are multiples of lanes.
+// They are short because fn calls assembly, which cannot be preempted.
 func each(n int, fn func(lo, hi int)) {
-	blocks := (n + lanes - 1) / lanes
-	spread(blocks, rowGrain/lanes, func(lo, hi int) { fn(lo*lanes, min(hi*lanes, n)) })
+	blocks := (n + rowGrain - 1) / rowGrain
+	spread(blocks, 1, func(b0, b1 int) {
+		for b := b0; b < b1; b++ {
+			fn(b*rowGrain, min((b+1)*rowGrain, n))
+		}
+	})
 }
 
 // whole splits [lo,hi) into its part of whole lanes and the rest.
@@ -22,15 +27,17 @@ func whole(lo, hi int) (n, rest int) {
 
 // Add sets dst += x.
 func (k *Kernels) Add(dst, x []float32) {
-	each(len(dst), func(lo, hi int) {
-		n, rest := whole(lo, hi)
-		if n > 0 {
-			k.micro.add(&dst[lo], &x[lo], n)
-		}
-		for i := hi - rest; i < hi; i++ {
-			dst[i] += x[i]
-		}
-	})
+	each(len(dst), func(lo, hi int) { k.add(dst[lo:hi], x[lo:hi]) })
+}
+
+func (k *Kernels) add(dst, x []float32) {
+	n, _ := whole(0, len(dst))
+	if n > 0 {
+		k.micro.add(&dst[0], &x[0], n)
+	}
+	for i := n; i < len(dst); i++ {
+		dst[i] += x[i]
+	}
 }
 
 // Scale sets dst *= s.
@@ -44,7 +51,7 @@ func (k *Kernels) scale(dst []float32, s float32) {
 		k.micro.scale(&dst[0], n, s)
 	}
 	for i := n; i < len(dst); i++ {
-		dst[i] *= s
+		dst[i] = float32(dst[i]*s) + 0
 	}
 }
 

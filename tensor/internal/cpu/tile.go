@@ -11,11 +11,13 @@ const (
 // tileFunc computes one tile of dst (+)= a . b over kc reduction steps, each
 // element as one chain in ascending order.
 //
-// a holds the tile's rows as chunks of 16 steps, [ceil(kc/16)][rows][16]; b
-// one or more panels of 32 columns, ldb bytes apart, float32 [kc][32] or
-// bfloat16 [ceil(kc/2)][32][2] (then kc is even, or a is 0 beyond it); c is
-// dst with ldc bytes between rows. acc != 0 starts from dst, else from 0.
-type tileFunc func(kc int, a, b, c unsafe.Pointer, ldc, ldb, acc int)
+// Row i of a starts lda*i bytes after a; its steps come in chunks of 16
+// neighbours, step bytes apart: either rows as they lie in memory (step 64) or
+// packed, [ceil(kc/16)][rows][16] (lda 64). b is one or more panels of 32
+// columns, ldb bytes apart, float32 [kc][32] or bfloat16 [ceil(kc/2)][32][2]
+// (an odd kc reads one more value of a and multiplies it by 0). c is dst with
+// ldc bytes between rows. acc != 0 starts from dst, else from 0.
+type tileFunc func(kc int, a, b, c unsafe.Pointer, lda, step, ldb, ldc, acc int)
 
 // tiles holds the tile functions of one variant and type of b.
 type tiles struct {
@@ -42,9 +44,8 @@ func genericTiles(f func(rows int) tileFunc) tiles {
 }
 
 func tileF32(rows int) tileFunc {
-	return func(kc int, a, b, c unsafe.Pointer, ldc, _, acc int) {
+	return func(kc int, a, b, c unsafe.Pointer, lda, step, _, ldc, acc int) {
 		bs := unsafe.Slice((*float32)(b), kc*panel)
-		as := unsafe.Slice((*float32)(a), (kc+chunk-1)/chunk*chunk*rows)
 		for r := range rows {
 			dst := (*[panel]float32)(unsafe.Add(c, r*ldc))
 			var sum [panel]float32
@@ -52,7 +53,7 @@ func tileF32(rows int) tileFunc {
 				sum = *dst
 			}
 			for k := range kc {
-				x := as[k/chunk*chunk*rows+r*chunk+k%chunk]
+				x := *(*float32)(unsafe.Add(a, r*lda+k/chunk*step+k%chunk*4))
 				row := (*[panel]float32)(bs[k*panel:])
 				for j := range sum {
 					sum[j] += float32(x * row[j])
@@ -65,7 +66,7 @@ func tileF32(rows int) tileFunc {
 
 func tileBF16(rows int) tileFunc {
 	f := tileF32(rows)
-	return func(kc int, a, b, c unsafe.Pointer, ldc, ldb, acc int) {
+	return func(kc int, a, b, c unsafe.Pointer, lda, step, ldb, ldc, acc int) {
 		var wide [chunk * panel]float32
 		kc = (kc + 1) &^ 1
 		for k := 0; k < kc; k += chunk {
@@ -74,7 +75,7 @@ func tileBF16(rows int) tileFunc {
 			for i, v := range h {
 				wide[(i/(2*panel)*2+i%2)*panel+i/2%panel] = widen(v)
 			}
-			f(n, unsafe.Add(a, k*rows*4), unsafe.Pointer(&wide), c, ldc, ldb, acc)
+			f(n, unsafe.Add(a, k/chunk*step), unsafe.Pointer(&wide), c, lda, step, ldb, ldc, acc)
 			acc = 1
 		}
 	}

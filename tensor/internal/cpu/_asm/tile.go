@@ -43,9 +43,25 @@ func genTiles(u *unit) {
 	}
 }
 
-var tileArgs = []arg{{"kc", "int"}, {"a", "unsafe.Pointer"}, {"b", "unsafe.Pointer"}, {"c", "unsafe.Pointer"}, {"ldc", "int"}, {"ldb", "int"}, {"acc", "int"}}
+var tileArgs = []arg{{"kc", "int"}, {"a", "unsafe.Pointer"}, {"b", "unsafe.Pointer"}, {"c", "unsafe.Pointer"}, {"lda", "int"}, {"step", "int"}, {"ldb", "int"}, {"ldc", "int"}, {"acc", "int"}}
 
-var tileRegs = []string{"CX", "SI", "DI", "DX", "R8", "R9", "R10"}
+// R13 is three times lda; SI, R14 and BX point at rows 0, 4 and 8 of a.
+var tileRegs = []string{"CX", "SI", "DI", "DX", "R15", "AX", "R9", "R8", "R10"}
+
+var rowBase = []string{"SI", "R14", "BX"}
+
+// rowMem addresses step k of row r of a.
+func rowMem(r, k int) string {
+	return fmt.Sprintf("%d(%s)", k*4, rowBase[r/4]) + []string{"", "(R15*1)", "(R15*2)", "(R13*1)"}[r%4]
+}
+
+// rowBases sets the pointers to the rows of a.
+func (u *unit) rowBases(rows int) {
+	u.p("LEAQ (R15)(R15*2), R13")
+	for i := 1; i < (rows+3)/4; i++ {
+		u.p("LEAQ (%s)(R15*4), %s", rowBase[i-1], rowBase[i])
+	}
+}
 
 // panelMem addresses byte d of panel j's current step.
 func panelMem(j, d int) string {
@@ -59,11 +75,10 @@ func (u *unit) tile512(kind string, rows, wide int) {
 	}
 	acc := func(r, j, h int) int { return 32 - 2*rows*wide + (r*wide+j)*2 + h }
 	first := acc(0, 0, 0) // registers below it are free
-	bias := rows * 32     // keeps most displacements in one byte
-	u.p("ADDQ $%d, SI", bias)
+	u.rowBases(rows)
 	if kind == "BF16" {
-		u.p("MOVL $0xffff0000, AX")
-		u.p("VPBROADCASTD AX, Z4")
+		u.p("MOVL $0xffff0000, R12")
+		u.p("VPBROADCASTD R12, Z4")
 	}
 	// Start from 0 or dst.
 	u.p("TESTQ R10, R10")
@@ -86,7 +101,7 @@ func (u *unit) tile512(kind string, rows, wide int) {
 	bcast := func(r, k int) int {
 		t := base + turn%free
 		turn++
-		u.p("VBROADCASTSS %d(SI), Z%d", r*4*chunk+k*4-bias, t)
+		u.p("VBROADCASTSS %s, Z%d", rowMem(r, k), t)
 		return t
 	}
 	steps := func(k0, n int) { // n steps from k0 of this chunk
@@ -95,7 +110,7 @@ func (u *unit) tile512(kind string, rows, wide int) {
 				for j := range wide {
 					u.p("VMOVUPS %s, Z0", panelMem(j, k*128))
 					u.p("VMOVUPS %s, Z1", panelMem(j, k*128+64))
-					if rows <= 8 && n > 1 {
+					if n > 1 {
 						u.p("PREFETCHT0 %s", panelMem(j, k*128+prefetch))
 						u.p("PREFETCHT0 %s", panelMem(j, k*128+prefetch+64))
 					}
@@ -111,7 +126,7 @@ func (u *unit) tile512(kind string, rows, wide int) {
 			for j := range wide {
 				u.p("VMOVUPS %s, Z1", panelMem(j, k*64))
 				u.p("VMOVUPS %s, Z3", panelMem(j, k*64+64))
-				if rows <= 8 && n > 2 {
+				if n > 2 {
 					u.p("PREFETCHT0 %s", panelMem(j, k*64+prefetch))
 					u.p("PREFETCHT0 %s", panelMem(j, k*64+prefetch+64))
 				}
@@ -147,7 +162,9 @@ func (u *unit) walk(kind string, rows int, steps func(k0, n int)) {
 	u.label("chunk")
 	steps(0, chunk)
 	u.p("ADDQ $%d, DI", chunk*size)
-	u.p("ADDQ $%d, SI", rows*chunk*4)
+	for i := range (rows + 3) / 4 {
+		u.p("ADDQ AX, %s", rowBase[i])
+	}
 	u.p("SUBQ $%d, CX", chunk)
 	u.p("JGE %s", u.at("chunk"))
 	u.label("rest")
@@ -156,7 +173,9 @@ func (u *unit) walk(kind string, rows int, steps func(k0, n int)) {
 	u.label("step")
 	steps(0, least)
 	u.p("ADDQ $%d, DI", least*size)
-	u.p("ADDQ $%d, SI", least*4)
+	for i := range (rows + 3) / 4 {
+		u.p("ADDQ $%d, %s", least*4, rowBase[i])
+	}
 	u.p("SUBQ $%d, CX", least)
 	u.p("JG %s", u.at("step"))
 	u.label("store")
@@ -181,6 +200,7 @@ func (u *unit) rowsOf(rows, wide int, visit func(r, j, h int, mem string)) {
 // for more, as registers allow.
 func (u *unit) tile256(kind string, rows int) {
 	u.begin(tileName(kind, rows, 1), "", tileArgs, tileRegs)
+	u.rowBases(rows)
 	groups, halves := 4, 1
 	if rows > 2 {
 		groups, halves = 2, 2
@@ -195,14 +215,11 @@ func (u *unit) tile256(kind string, rows int) {
 	}
 	na = min(na, rows, 2)
 	if kind == "BF16" {
-		u.p("MOVL $0xffff0000, AX")
-		u.p("VMOVD AX, X15")
+		u.p("MOVL $0xffff0000, R12")
+		u.p("VMOVD R12, X15")
 		u.p("VPBROADCASTD X15, Y15")
 	}
 	if halves == 2 {
-		u.p("MOVQ CX, R13")
-		u.p("MOVQ SI, R14")
-		u.p("MOVQ DI, BX")
 		u.p("MOVQ $2, R11")
 		u.label("half")
 	}
@@ -243,7 +260,7 @@ func (u *unit) tile256(kind string, rows int) {
 			for r := range rows {
 				t := a0 + turn%na
 				turn++
-				u.p("VBROADCASTSS %d(SI), Y%d", r*4*chunk+k*4, t)
+				u.p("VBROADCASTSS %s, Y%d", rowMem(r, k), t)
 				for g := range groups {
 					u.p("VFMADD231PS Y%d, Y%d, Y%d", b0+g, t, acc(r, g))
 				}
@@ -253,10 +270,12 @@ func (u *unit) tile256(kind string, rows int) {
 	u.walk(kind, rows, steps)
 	c(func(r, g int, mem string) { u.p("VMOVUPS Y%d, %s", acc(r, g), mem) })
 	if halves == 2 {
-		u.p("MOVQ R13, CX")
-		u.p("MOVQ R14, SI")
-		u.p("LEAQ 64(BX), DI")
+		u.p("MOVQ kc+0(FP), CX")
+		u.p("MOVQ a+8(FP), SI")
+		u.p("MOVQ b+16(FP), DI")
+		u.p("ADDQ $64, DI")
 		u.p("ADDQ $64, DX")
+		u.rowBases(rows)
 		u.p("DECQ R11")
 		u.p("JNZ %s", u.at("half"))
 	}

@@ -1,0 +1,273 @@
+package activities
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/opencharacter/opencharacter/constitution"
+	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/lm/train"
+	"github.com/opencharacter/opencharacter/spec"
+	"github.com/opencharacter/opencharacter/store"
+)
+
+func TestParsePrompts(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		want []string
+		err  string
+	}{
+		{"Hello!\n\n  Why?  \n", []string{"Hello!", "Why?"}, ""},
+		{"\ufeff{\"prompt\":\"Hello!\"}\r\nplain\r\n", []string{"Hello!", "plain"}, ""},
+		{`{"prompt":" Hello! "}`, []string{"Hello!"}, ""},
+		{"", nil, "no prompt"},
+		{" \n\t\n", nil, "no prompt"},
+		{"a\n{\"prompt\":\"  \"}", nil, "line 2"},
+		{"a\n{\"messages\":[]}", nil, "line 2"},
+		{"a\n{broken", nil, "line 2"},
+		{"a\n\xff\xfe", nil, "line 2: not valid UTF-8"},
+		{"a\n" + strings.Repeat("x", 1<<20+1), nil, "line 2"},
+	} {
+		got, err := ParsePrompts([]byte(c.in), "f.txt")
+		if !slices.Equal(got, c.want) || (err == nil) != (c.err == "") || err != nil && (!strings.Contains(err.Error(), c.err) || !strings.Contains(err.Error(), "f.txt")) {
+			t.Errorf("%.40q: %q %v", c.in, got, err)
+		}
+	}
+}
+
+func FuzzParsePrompts(f *testing.F) {
+	f.Add([]byte("Hello!\n{\"prompt\":\"Why?\"}\n"))
+	f.Add([]byte("\xef\xbb\xbf{\"prompt\":\"\\ud800\"}"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := ParsePrompts(b, "f")
+		if (len(got) == 0) != (err != nil) {
+			t.Errorf("%d prompts and %v", len(got), err)
+		}
+		for _, p := range got {
+			if strings.TrimSpace(p) == "" || !utf8.ValidString(p) {
+				t.Errorf("prompt %q", p)
+			}
+		}
+	})
+}
+
+func TestSplitHeldOut(t *testing.T) {
+	var rec []constitution.Example
+	for i := range 10 {
+		rec = append(rec, constitution.Example{Prompt: fmt.Sprint("q", i), Response: "a"})
+	}
+	p := Plan{Spec: spec.Spec{Seed: 7, Evaluation: spec.Evaluation{HeldOut: 4}}}
+	held, rest := splitHeldOut(p, rec)
+	turned := slices.Clone(rec)
+	slices.Reverse(turned)
+	if h, _ := splitHeldOut(p, turned); !slices.Equal(h, held) {
+		t.Error("the choice depends on the order of the file")
+	}
+	if len(held) != 4 || len(rest) != 6 {
+		t.Fatalf("%d held out, %d left", len(held), len(rest))
+	}
+	for _, h := range held {
+		if slices.Contains(rest, h) {
+			t.Errorf("%v is on both sides", h)
+		}
+	}
+	p.Spec.Evaluation.HeldOut = 99
+	if h, r := splitHeldOut(p, rec); len(h) != 10 || len(r) != 0 {
+		t.Errorf("%d and %d of ten", len(h), len(r))
+	}
+}
+
+func TestCycleAndLimit(t *testing.T) {
+	rows := cycle([]constitution.ReflectionPrompt{{ID: "a", Text: "A"}, {ID: "b", Text: "B"}}, 5)
+	var ids []string
+	for _, r := range rows {
+		ids = append(ids, r.ID)
+	}
+	if want := []string{"a-00000", "b-00000", "a-00001", "b-00001", "a-00002"}; !slices.Equal(ids, want) {
+		t.Errorf("ids %v", ids)
+	}
+	for _, c := range []struct {
+		target int
+		over   float64
+		want   int
+	}{{0, 4, 0}, {1, 1, 17}, {100, 3, 300}, {100, 1, 116}} {
+		if got := limit(c.target, c.over); got != c.want {
+			t.Errorf("limit(%d, %g) = %d, want %d", c.target, c.over, got, c.want)
+		}
+	}
+}
+
+func TestDropEarly(t *testing.T) {
+	msgs := func(roles string) (out []dataset.Message) {
+		for i, r := range roles {
+			out = append(out, dataset.Message{Role: map[rune]string{'s': "system", 'u': "user", 'a': "assistant"}[r], Content: fmt.Sprint(i)})
+		}
+		return out
+	}
+	for _, c := range []struct{ in, want string }{{"suaua", "034"}, {"uaua", "23"}, {"sua", ""}, {"ua", ""}, {"s", ""}, {"", ""}, {"suauaua", "03456"}} {
+		in := msgs(c.in)
+		got := ""
+		for _, m := range dropEarly(in) {
+			got += m.Content
+		}
+		if got != c.want {
+			t.Errorf("%s: messages %q stay, want %q", c.in, got, c.want)
+		}
+		for i, m := range in {
+			if m.Content != fmt.Sprint(i) {
+				t.Errorf("%s: the input was changed", c.in)
+			}
+		}
+	}
+}
+
+func TestNoEnd(t *testing.T) {
+	m := []bool{false, true, true, false}
+	if noEnd(m); !slices.Equal(m, []bool{false, true, false, false}) {
+		t.Errorf("%v", m)
+	}
+	noEnd(nil)
+}
+
+// TestWarmupFits: the cosine schedule accepts every training that the spec accepts, however short.
+func TestWarmupFits(t *testing.T) {
+	for _, rows := range []int{1, 2, 3, 40} {
+		for _, w := range []float64{0, .1, .5, 1} {
+			o := trainOptions(KindSFT, spec.Training{LearningRate: 1e-4, Schedule: "cosine", Warmup: w, BatchSize: 32, Epochs: 1}, 1, rows)
+			if _, err := o.Resolve(); err != nil {
+				t.Errorf("%d rows, warm-up %g: %v", rows, w, err)
+			}
+		}
+	}
+}
+
+func TestNonFinite(t *testing.T) {
+	if got := nonFinite(metricValues(KindSFT, train.Metrics{Loss: 1, Perplexity: math.Inf(1)})); got != "perplexity" {
+		t.Errorf("%q is named", got)
+	}
+	v := metricValues(KindDPO, train.Metrics{Loss: 1})
+	if got := nonFinite(v); got != "" {
+		t.Errorf("%q is named", got)
+	}
+	line := metricLine(KindDPO, 3, v)
+	if got := lastValues(append([]byte("{\"step\":1,\"loss\":9}\n"), line...)); got["loss"] != 1 || len(got) != len(v) {
+		t.Errorf("read back %v of %s", got, line)
+	}
+	if lastValues(nil) != nil {
+		t.Error("values of nothing")
+	}
+}
+
+// TestStageKeys: what shapes a stage is in its key, what changes speed only is not (laws 1 and 8).
+func TestStageKeys(t *testing.T) {
+	base, err := spec.Resolve(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := func(kind string, change func(*Plan)) string {
+		p := Plan{Spec: base, Model: ModelInfo{SHA256: "m"}, Variant: "avx2", Constitution: store.Ref{SHA256: "c"}}
+		change(&p)
+		return dataset.InputHash(shape(kind, p))
+	}
+	all := []string{KindPreferences, KindDPO, KindIntrospection, KindSFT, KindEvaluation}
+	for _, c := range []struct {
+		name   string
+		kinds  string
+		change func(*Plan)
+	}{
+		{"seed", strings.Join(all, " "), func(p *Plan) { p.Spec.Seed++ }},
+		{"model", strings.Join(all, " "), func(p *Plan) { p.Model.SHA256 = "x" }},
+		{"kernels", strings.Join(all, " "), func(p *Plan) { p.Variant = "generic" }},
+		{"constitution", strings.Join(all, " "), func(p *Plan) { p.Constitution.SHA256 = "x" }},
+		{"teacher", KindPreferences, func(p *Plan) { p.Spec.Teacher = "recorded" }},
+		{"pairs", KindPreferences, func(p *Plan) { p.Spec.Preferences.Pairs++ }},
+		{"prompts", KindPreferences, func(p *Plan) { p.Prompts = &store.Ref{SHA256: "x"} }},
+		{"recorded", KindPreferences + " " + KindEvaluation, func(p *Plan) { p.Recorded = &store.Ref{SHA256: "x"} }},
+		{"held out", KindPreferences + " " + KindEvaluation, func(p *Plan) { p.Spec.Evaluation.HeldOut++ }},
+		{"short system", KindPreferences + " " + KindIntrospection + " " + KindEvaluation, func(p *Plan) { p.Spec.TeacherOptions.System = "full" }},
+		{"examples", KindPreferences + " " + KindEvaluation, func(p *Plan) { p.Spec.TeacherOptions.Examples++ }},
+		{"dpo rate", KindDPO, func(p *Plan) { p.Spec.DPO.LearningRate *= 2 }},
+		{"sft epochs", KindSFT, func(p *Plan) { p.Spec.SFT.Epochs++ }},
+		{"turns", KindIntrospection, func(p *Plan) { p.Spec.Introspection.Turns++ }},
+		{"export weight", "", func(p *Plan) { p.Spec.Export.SFTWeight = .5 }},
+		{"speed", "", func(p *Plan) {
+			s := &p.Spec
+			s.Preferences.Chunk, s.Preferences.Parallel, s.Introspection.Chunk, s.Introspection.Parallel = 3, 3, 3, 3
+			s.DPO.MicroTokens, s.DPO.SegmentSeconds, s.DPO.SegmentSteps, s.SFT.MicroTokens = 99, 9, 9, 99
+			s.TeacherOptions.Concurrency = 99
+		}},
+		{"key's name", "", func(p *Plan) { p.Spec.TeacherOptions.KeyEnv = "OTHER" }},
+	} {
+		for _, kind := range all {
+			changed := key(kind, func(*Plan) {}) != key(kind, c.change)
+			if want := slices.Contains(strings.Fields(c.kinds), kind); changed != want {
+				t.Errorf("%s changes the key of %s: %v, want %v", c.name, kind, changed, want)
+			}
+		}
+	}
+}
+
+// TestOnlyWhatCannotMendIsFatal: an object that cannot be read now may be readable later.
+func TestOnlyWhatCannotMendIsFatal(t *testing.T) {
+	k := newKit(t)
+	put := func(text string) string {
+		r, err := k.store.Put(t.Context(), "uploads", ".txt", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "ref:" + r.Key
+	}
+	for name, set := range map[string][]string{
+		"unknown character": {"constitution", "nobody"},
+		"path":              {"constitution", "ref:plans/x.json"},
+		"missing upload":    {"preferences.prompts", "ref:uploads/none.txt"},
+		"prompts of no use": {"preferences.prompts", put("Hello!"), "teacher", "recorded"},
+		"source left out":   {"preferences.prompts", put("Hello!"), "preferences.sources", `["pool"]`},
+		"empty prompts":     {"preferences.prompts", put("\n")},
+		"broken recorded":   {"teacher_options.file", put("{")},
+		"too few recorded":  {"teacher_options.file", put(`{"prompt":"a","chosen":"b"}`), "teacher", "recorded"},
+		"nothing recorded":  {"constitution", "gardener", "teacher", "recorded"},
+		"unknown field":     {"dpo.epoch", "3"},
+	} {
+		_, err := k.data.ResolveSpec(t.Context(), ResolveInput{Spec: k.spec(set...)})
+		if kind, fatal := failure(err); !fatal || kind != BadInput {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	p, err := getPlan(t.Context(), k.store, k.plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Prompts = &store.Ref{Key: "uploads/gone.txt", SHA256: strings.Repeat("0", 64), Size: 1}
+	plan, err := putJSON(t.Context(), k.store, "plans", p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = k.data.MakePrompts(t.Context(), MakePromptsInput{Plan: plan, Kind: KindPreferences})
+	if _, fatal := failure(err); err == nil || fatal {
+		t.Errorf("an object that cannot be read: %v", err)
+	}
+	_, err = try[InspectModelOutput](k, k.engine.InspectModel, InspectModelInput{Plan: func() store.Ref {
+		p.Spec.ModelSHA256 = strings.Repeat("0", 64)
+		r, _ := putJSON(t.Context(), k.store, "plans", p)
+		return r
+	}()}, nil, nil)
+	if kind, fatal := failure(err); !fatal || kind != BadInput {
+		t.Errorf("another model than the pinned one: %v", err)
+	}
+}
+
+// TestLiveIsJSON: the CLI reads what an activity tells.
+func TestLiveIsJSON(t *testing.T) {
+	var p progress
+	p.set(func(l *Live) { l.Done, l.Total, l.Values = 3, 9, map[string]float64{"loss": .5} })
+	var l Live
+	if err := json.Unmarshal(p.details().(json.RawMessage), &l); err != nil || l.Done != 3 || l.Values["loss"] != .5 {
+		t.Errorf("%+v %v", l, err)
+	}
+}

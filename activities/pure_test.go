@@ -155,10 +155,11 @@ func TestNonFinite(t *testing.T) {
 		t.Errorf("%q is named", got)
 	}
 	line := metricLine(KindDPO, 3, v)
-	if got := lastValues(append([]byte("{\"step\":1,\"loss\":9}\n"), line...)); got["loss"] != 1 || len(got) != len(v) {
+	got := withRecent(nil, append([]byte("{\"step\":1,\"loss\":9}\n"), line...))
+	if got["loss"] != 1 || got["recent_loss"] != 5 || len(got) != len(v)+3 {
 		t.Errorf("read back %v of %s", got, line)
 	}
-	if lastValues(nil) != nil {
+	if withRecent(nil, nil) != nil {
 		t.Error("values of nothing")
 	}
 }

@@ -145,6 +145,7 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 		fmt.Fprintf(times, `{"stage":%q,"step":%d,"seconds":%.3f,"tokens":%d,"at":%q}`+"\n", in.Kind, mt.Step, time.Since(began).Seconds(), mt.Tokens, time.Now().UTC().Format(time.RFC3339))
 		live.set(func(l *Live) { l.Done, l.Tokens, l.Values = tr.Step(), l.Tokens+mt.Tokens, out.Values })
 	}
+	out.Values = withRecent(out.Values, log.Bytes())
 	files, err := tr.Save()
 	if err != nil {
 		return SegmentOutput{}, err
@@ -172,9 +173,6 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 		}
 		if out.Timings, err = e.settleFile(cctx, ".jsonl", files[timingsFile]); err != nil {
 			return SegmentOutput{}, err
-		}
-		if len(out.Values) == 0 {
-			out.Values = lastValues(files[metricsFile])
 		}
 		return out, nil
 	}
@@ -260,16 +258,32 @@ func metricLine(kind string, step int, values map[string]float64) []byte {
 	return append(mustJSON(row), '\n')
 }
 
-func lastValues(lines []byte) map[string]float64 {
-	lines = bytes.TrimSpace(lines)
-	var row map[string]any
-	if json.Unmarshal(lines[bytes.LastIndexByte(lines, '\n')+1:], &row) != nil {
-		return nil
+// recent is over how many steps means are taken: one batch of a few rows says little.
+const recent = 20
+
+// withRecent completes the last step's values (read from the log when no step was made) with means over the last steps.
+func withRecent(last map[string]float64, log []byte) map[string]float64 {
+	lines := bytes.Split(bytes.TrimSpace(log), []byte("\n"))
+	lines = lines[max(0, len(lines)-recent):]
+	v, sums := map[string]float64{}, map[string]float64{}
+	for _, line := range lines {
+		var row map[string]any
+		if json.Unmarshal(line, &row) != nil {
+			return last
+		}
+		clear(v)
+		for k, x := range row {
+			if f, ok := x.(float64); ok && k != "step" {
+				v[k] = f
+			}
+		}
+		for _, k := range []string{"loss", "accuracy", "preference_loss"} {
+			sums[k] += v[k]
+		}
 	}
-	v := map[string]float64{}
-	for k, x := range row {
-		if f, ok := x.(float64); ok && k != "step" {
-			v[k] = f
+	for _, k := range []string{"loss", "accuracy", "preference_loss"} {
+		if _, ok := v[k]; ok {
+			v["recent_"+k] = sums[k] / float64(len(lines))
 		}
 	}
 	return v

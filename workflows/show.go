@@ -60,16 +60,17 @@ func warnings(s StageProgress) []string {
 			say("%d of %d drops have one reason, %s: look for a systematic cause", top, dropped, reason)
 		}
 	}
-	loss, has := s.Values["loss"]
+	// Means over the last steps, not the last batch: a few rows say little.
+	loss, has := s.Values["recent_loss"]
 	if s.Unit != "steps" || !has || s.Done < 20 {
 		return out
 	}
-	if acc, dpo := s.Values["accuracy"]; dpo {
-		if loss = s.Values["preference_loss"]; loss > .6931 {
-			say("the preference loss %.3f is not under ln 2 after %d steps: the learning rate may be too low, or too high", loss, s.Done)
+	if acc, dpo := s.Values["recent_accuracy"]; dpo {
+		if loss = s.Values["recent_preference_loss"]; loss > .6931 {
+			say("the mean preference loss of the last steps, %.3f, is not under ln 2 after %d steps: the learning rate may be too low, or too high", loss, s.Done)
 		}
 		if acc <= .55 {
-			say("accuracy %.2f after %d steps: nothing is learned yet", acc, s.Done)
+			say("the mean accuracy of the last steps is %.2f after %d steps: nothing is learned yet", acc, s.Done)
 		}
 	} else if loss < .05 {
 		say("the loss %.3f is very low: possible overfitting", loss)

@@ -29,9 +29,9 @@ func TestMain(m *testing.M) { s3server.Main(m) }
 
 // tiny makes whole stages on the tiny model last a second.
 var tiny = map[string]string{
-	"preferences.pairs": "12", "preferences.min_pairs": "4", "preferences.max_candidates": "60", "preferences.teacher.max_tokens": "48", "preferences.student.max_tokens": "48",
+	"preferences.pairs": "12", "preferences.min_pairs": "4", "preferences.max_candidates": "60", "preferences.teacher.max_tokens": "128", "preferences.student.max_tokens": "128",
 	"preferences.filter.repetition_threshold": "-1", "dpo.rank": "4", "dpo.alpha": "4", "dpo.batch_size": "2", "dpo.epochs": "2", "dpo.learning_rate": "1e-3",
-	"introspection.reflections": "4", "introspection.interactions": "2", "introspection.turns": "2", "introspection.interaction.max_tokens": "64",
+	"introspection.reflections": "4", "introspection.interactions": "2", "introspection.turns": "2", "introspection.interaction.max_tokens": "256",
 	"introspection.filter.repetition_threshold": "-1", "evaluation.held_out": "4",
 }
 

@@ -225,6 +225,14 @@ func start(ctx context.Context, o Options, addr string) (*Server, error) {
 		_, _ = io.Copy(io.Discard, stdoutR)
 	}()
 	if _, err := stdin.Write(append(req, '\n')); err != nil {
+		// A pipe breaks because the child has ended: what it said on the way is the better error.
+		select {
+		case line := <-answer:
+			return s.answered(line)
+		case <-s.done:
+			return nil, fmt.Errorf("s3server: the child ended before it was ready: %w%s", s.err, s.said())
+		case <-time.After(5 * time.Second):
+		}
 		s.Stop()
 		return nil, fmt.Errorf("s3server: hand the options to the child: %w%s", err, s.said())
 	}

@@ -43,8 +43,8 @@ type Measured struct {
 	Answers          []Answer `json:"answers"`
 	HeldOutRows      int      `json:"held_out_rows"`
 	HeldOut          float64  `json:"held_out"`
-	WithConstitution float64  `json:"with_constitution,omitempty"` // base only: the constitution as system prompt
-	WithExamples     float64  `json:"with_examples,omitempty"`     // base only: and the teacher's example turns
+	WithConstitution float64  `json:"with_constitution,omitempty"`   // base only: the whole constitution as system prompt
+	WithTeacher      float64  `json:"with_teacher_prompt,omitempty"` // base only: what the run's teacher had before it, example turns included
 	Plain            float64  `json:"plain"`
 	PlainAnswers     []Answer `json:"plain_answers,omitempty"` // base only
 }
@@ -106,11 +106,11 @@ func (v *evaluator) run(ctx context.Context, s *store.Store, in EvaluateInput, c
 	}
 	plain := r.PlainAnswers
 	if in.Plain == nil {
-		system, examples := teacherContext(v.plan, c)
-		if r.WithConstitution, err = v.score(ctx, role{system: system}.before(), held); err != nil {
+		if r.WithConstitution, err = v.score(ctx, role{system: c.TeacherSystem()}.before(), held); err != nil {
 			return store.Ref{}, err
 		}
-		if r.WithExamples, err = v.score(ctx, role{system: system, examples: examples}.before(), held); err != nil {
+		system, examples := teacherContext(v.plan, c)
+		if r.WithTeacher, err = v.score(ctx, role{system: system, examples: examples}.before(), held); err != nil {
 			return store.Ref{}, err
 		}
 		var asked []string
@@ -242,7 +242,7 @@ func (d *Data) JoinEvaluation(ctx context.Context, in JoinEvaluationInput) (Stag
 	}
 	v := st.Values
 	v["held_out_base"], v["held_out_constitution"], v["held_out_dpo"], v["held_out_character"] = m[0].HeldOut, m[0].WithConstitution, m[1].HeldOut, m[2].HeldOut
-	v["held_out_examples"], v["gain_examples"] = m[0].WithExamples, m[0].WithExamples-m[0].HeldOut
+	v["held_out_teacher_prompt"], v["gain_teacher_prompt"] = m[0].WithTeacher, m[0].WithTeacher-m[0].HeldOut
 	v["gain_constitution"], v["gain_dpo"], v["gain_character"] = m[0].WithConstitution-m[0].HeldOut, m[1].HeldOut-m[0].HeldOut, m[2].HeldOut-m[0].HeldOut
 	if v["gain_constitution"] > 0 {
 		v["index_dpo"], v["index_character"] = v["gain_dpo"]/v["gain_constitution"], v["gain_character"]/v["gain_constitution"]

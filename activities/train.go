@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -76,6 +77,7 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 	if err != nil {
 		return SegmentOutput{}, err
 	}
+	debug.FreeOSMemory() // what sampling left: a training's peak would stand on top of it
 	pairs := rows.pairs
 	if in.Kind == KindDPO {
 		if pairs, err = withReference(ctx, e.Store, in.Reference, pairs); err != nil {

@@ -58,7 +58,7 @@ func serve(ctx context.Context) error {
 		*models = filepath.Join(cache, "opencharacter", "models")
 	}
 	tensor.SetThreads(*threads)
-	debug.SetGCPercent(20) // the heap is long-lived buffers; the collector's usual room would double them
+	debug.SetGCPercent(10) // the heap is long-lived buffers; the collector's usual room would double them
 	s, err := store.Open(ctx, store.Config{Endpoint: *endpoint, Bucket: *bucket, PathStyle: *endpoint != ""})
 	if err != nil {
 		return err

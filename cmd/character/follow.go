@@ -118,8 +118,8 @@ func finished(out io.Writer, e *env, p workflows.Progress) error {
 			fmt.Fprintln(out, "  warning:", w)
 		}
 		if v := s.Values; s.Name == activities.KindEvaluation && v["held_out_rows"] > 0 {
-			fmt.Fprintf(out, "  held-out gain (nats a token, %d unseen answers): constitution in the prompt %+.3f, after DPO %+.3f, final %+.3f\n",
-				int(v["held_out_rows"]), v["gain_constitution"], v["gain_dpo"], v["gain_character"])
+			fmt.Fprintf(out, "  held-out gain (nats a token, %d unseen answers): base with the constitution in its prompt %+.3f, with the teacher's prompt %+.3f; after DPO %+.3f, final %+.3f\n",
+				int(v["held_out_rows"]), v["gain_constitution"], v["gain_teacher_prompt"], v["gain_dpo"], v["gain_character"])
 			if i, ok := v["index_dpo"]; ok {
 				fmt.Fprintf(out, "  internalisation index: DPO %.2f, final %.2f (1 = as strong without the constitution as the base is with it)\n", i, v["index_character"])
 			}

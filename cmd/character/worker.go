@@ -49,7 +49,7 @@ other machines of a fleet.
 			}
 			tensor.SetThreads(threads)
 			// Nearly all of the heap is buffers that live as long as the model; the collector's usual room would double them.
-			debug.SetGCPercent(20)
+			debug.SetGCPercent(10)
 			return serveQueues(cmd.Context(), cmd, serve)
 		},
 	}

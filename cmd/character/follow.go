@@ -95,6 +95,9 @@ func follow(ctx context.Context, cmd *cobra.Command, e *env, id string) error {
 			}
 			v.stage(s, l)
 		}
+		if p.State == workflows.Completed || p.State == workflows.Failed || p.State == workflows.Cancelled {
+			closed(ctx, e.client, id)
+		}
 		switch p.State {
 		case workflows.Completed:
 			v.end()
@@ -109,6 +112,14 @@ func follow(ctx context.Context, cmd *cobra.Command, e *env, id string) error {
 			return errUnfinished
 		}
 	}
+}
+
+// closed waits until the workflow itself is over: it writes the run's record after its last stage, and the servers may
+// be in this process.
+func closed(ctx context.Context, c client.Client, id string) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	_ = c.GetWorkflow(ctx, id, "").Get(ctx, nil) // how it ended is told by its progress
 }
 
 func finished(out io.Writer, e *env, p workflows.Progress) error {

@@ -104,7 +104,7 @@ func (v *evaluator) run(ctx context.Context, s *store.Store, in EvaluateInput, c
 	if r.HeldOut, err = v.score(ctx, nil, held); err != nil {
 		return store.Ref{}, err
 	}
-	plain := r.PlainAnswers
+	var plain []Answer
 	if in.Plain == nil {
 		if r.WithConstitution, err = v.score(ctx, role{system: c.TeacherSystem()}.before(), held); err != nil {
 			return store.Ref{}, err

@@ -42,7 +42,7 @@ func (c *chooser) choose(logits []float32, p *Params, seen []int32, u float64) i
 	if !topK && !topP {
 		return c.draw(u)
 	}
-	limit, mass := len(scores), math.Inf(1)
+	limit := len(scores)
 	if topK {
 		limit = p.TopK
 		c.top(scores, limit, math.Inf(1), p.Temperature)
@@ -56,8 +56,7 @@ func (c *chooser) choose(logits []float32, p *Params, seen []int32, u float64) i
 				total += float64(c.probs[id])
 			}
 		}
-		mass = p.TopP * total
-		c.top(scores, limit, mass, p.Temperature)
+		c.top(scores, limit, p.TopP*total, p.Temperature)
 	}
 	total := 0.0
 	for _, id := range c.order {

@@ -7,7 +7,6 @@ CHARACTER ?= captain
 DATA ?= .character
 ID ?= $(CHARACTER)
 MODEL ?= smollm2-135m-instruct
-PKGS := $(shell $(GO) list ./... 2>/dev/null)
 
 .PHONY: help test unit demo build check generate reference clean
 

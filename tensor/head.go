@@ -13,12 +13,18 @@ func HeadLogProb(logprob, lse []float32, x *Tensor, w *Weight, targets []int32) 
 	device.HeadLogProb(logprob, lse, x.matrix(), w.packed, targets)
 }
 
-// HeadLogProbBackward overwrites dx with sum_v g_i (1[v=targets_i] - p_iv) W_v,
-// the gradient of sum_i g_i logprob_i. lse is what HeadLogProb saved.
-func HeadLogProbBackward(dx, x *Tensor, w *Weight, targets []int32, lse, g []float32) {
-	check(same(dx, x), "HeadLogProbBackward", dx, x)
-	checkHead("HeadLogProbBackward", x, w, targets, len(lse), len(g))
-	device.HeadLogProbBackward(dx.matrix(), x.matrix(), w.packed, targets, lse, g)
+// HeadLogProbGrad sets logprob as HeadLogProb does, bit for bit, and each row of
+// grad to the gradient of logprob[i] for x_i,
+//
+//	grad_i = W_targets[i] - sum_v p_iv W_v    p_i = softmax(W x_i)
+//
+// so that the gradient of any loss is that row times dLoss/dlogprob[i]. grad and
+// x are [M, In]. Knowing no loss, it needs two products over the vocabulary where
+// a backward pass afterwards would need three.
+func HeadLogProbGrad(logprob []float32, grad, x *Tensor, w *Weight, targets []int32) {
+	check(same(grad, x), "HeadLogProbGrad", grad, x)
+	checkHead("HeadLogProbGrad", x, w, targets, len(logprob), len(logprob))
+	device.HeadLogProbGrad(logprob, grad.matrix(), x.matrix(), w.packed, targets)
 }
 
 func checkHead(op string, x *Tensor, w *Weight, targets []int32, n1, n2 int) {

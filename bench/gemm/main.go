@@ -147,11 +147,11 @@ func cases() (all []bench) {
 	}
 	for _, m := range []int{50, 300} {
 		x, dx := random(m, width), tensor.New(m, width)
-		lp, lse, g, targets := make([]float32, m), make([]float32, m), make([]float32, m), make([]int32, m)
+		lp, lse, targets := make([]float32, m), make([]float32, m), make([]int32, m)
 		f := 2 * float64(m*width*vocab)
 		all = append(all,
 			bench{name: fmt.Sprintf("head logprob %d", m), flops: f, run: func() { tensor.HeadLogProb(lp, lse, x, head, targets) }},
-			bench{name: fmt.Sprintf("head backward %d", m), flops: 2 * f, run: func() { tensor.HeadLogProbBackward(dx, x, head, targets, lse, g) }})
+			bench{name: fmt.Sprintf("head logprob and gradient %d", m), flops: 2 * f, run: func() { tensor.HeadLogProbGrad(lp, dx, x, head, targets) }})
 	}
 	return append(append(all, attentions()...), rows()...)
 }

@@ -58,10 +58,14 @@ func (m *Model) backward(ws *Workspace, rows Rows, positions []int32, stack []*A
 // positions that are not scored.
 func (m *Model) scoreBackward(ws *Workspace, dx *tensor.Tensor, positions []int32, dlogprobs []float32) {
 	k := len(positions)
-	x, norm := ws.get(slotTop, k, m.Width), ws.get(slotTopNorm, k, m.Width)
-	dnorm, dtop := ws.get(slotDNorm, k, m.Width), ws.get(slotTopGrad, k, m.Width)
+	x, dtop := ws.get(slotTop, k, m.Width), ws.get(slotDNorm, k, m.Width)
 	// forward: logprob = log softmax(norm . head^T)[target]; norm = RMSNorm(x)
-	tensor.HeadLogProbBackward(dnorm, norm, m.head, ws.targets, ws.vector(slotLSE, k), dlogprobs)
+	dnorm := ws.get(slotTopGrad, k, m.Width) // of the log-probs; the loss scales its rows
+	for i, d := range dlogprobs {
+		for j, v := range dnorm.Row(i) {
+			dnorm.Row(i)[j] = d * v
+		}
+	}
 	tensor.RMSNormBackward(dtop, dnorm, x, m.finalNorm, ws.vector(slotInv, k), false)
 	dx.Zero()
 	for i, at := range ws.places(positions) { // a shared token may predict for several rows

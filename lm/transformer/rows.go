@@ -111,12 +111,13 @@ func (m *Model) forward(ws *Workspace, rows Rows, positions []int32, stack []*Ad
 		}
 		out = top
 	}
-	return m.score(ws, out, rows.Tokens, positions)
+	return m.score(ws, out, rows.Tokens, positions, train)
 }
 
 // score runs the final norm and the head on x [len(positions), Width], the residual
-// stream at the scored positions.
-func (m *Model) score(ws *Workspace, x *tensor.Tensor, tokens, positions []int32) []float32 {
+// stream at the scored positions. For a backward pass it keeps the gradients of the
+// log-probs: the head's logits are at hand here, and would have to be made again there.
+func (m *Model) score(ws *Workspace, x *tensor.Tensor, tokens, positions []int32, train bool) []float32 {
 	ws.targets = ws.targets[:0]
 	for _, p := range positions {
 		ws.targets = append(ws.targets, tokens[p+1])
@@ -124,6 +125,10 @@ func (m *Model) score(ws *Workspace, x *tensor.Tensor, tokens, positions []int32
 	norm := ws.get(slotTopNorm, x.Rows, m.Width)
 	tensor.RMSNorm(norm, x, m.finalNorm, m.NormEps, ws.vector(slotInv, x.Rows))
 	logprobs := ws.vector(slotLogProbs, x.Rows)
-	tensor.HeadLogProb(logprobs, ws.vector(slotLSE, x.Rows), norm, m.head, ws.targets)
+	if train {
+		tensor.HeadLogProbGrad(logprobs, ws.get(slotTopGrad, x.Rows, m.Width), norm, m.head, ws.targets)
+	} else {
+		tensor.HeadLogProb(logprobs, ws.vector(slotLSE, x.Rows), norm, m.head, ws.targets)
+	}
 	return logprobs
 }

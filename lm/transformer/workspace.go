@@ -23,6 +23,9 @@ type Workspace struct {
 // NewWorkspace returns an empty workspace.
 func NewWorkspace() *Workspace { return &Workspace{floats: map[slot]*buffer{}} }
 
+// Release gives the memory to the collector; the workspace can be used again.
+func (ws *Workspace) Release() { *ws = *NewWorkspace() }
+
 // slot names one scratch matrix of a workspace.
 type slot int
 

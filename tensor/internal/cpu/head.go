@@ -105,49 +105,87 @@ func (k *Kernels) HeadLogProb(logprob, lse []float32, x kernel.Matrix, kw kernel
 	}
 }
 
-// HeadLogProbBackward computes the logits of a chunk again, turns them into
-// coefficients of the weight's rows, and adds those rows up: one chain per
-// chunk, and the chunks in order. A single chain over a vocabulary would lose a
-// digit.
-func (k *Kernels) HeadLogProbBackward(dx, x kernel.Matrix, kw kernel.Weight, targets []int32, lse, g []float32) {
+// HeadLogProbGrad computes log-probabilities and their gradients in one pass.
+// The sum over the vocabulary that a gradient holds is carried like the
+// log-sum-exp: each chunk gives sum_v exp(logit_v - top) W_v below its own
+// greatest logit, one chain from 0, and the chunks are added in order below the
+// greatest so far. A single chain over a vocabulary would lose a digit. The
+// target stays out of the sum: its part, (1-p) W, is added last, with 1-p taken
+// from the log-probability, so that nothing cancels where p is close to 1.
+func (k *Kernels) HeadLogProbGrad(logprob []float32, grad, x kernel.Matrix, kw kernel.Weight, targets []int32) {
 	if x.Rows == 0 {
 		return
 	}
 	w := kw.(*weight)
-	t := w.transposed()
-	op, opT := w.operand(&k.micro.bf16), t.operand(&k.micro.bf16)
+	op := w.operand(&k.micro.bf16)
 	a := k.headRows(x)
 	defer a.free()
-	chunks := (w.out + kernel.HeadChunk - 1) / kernel.HeadChunk
-	// Tasks split the rows; each walks the whole vocabulary.
-	rb := (x.Rows + threads() - 1) / threads()
-	rb = min((rb+a.height-1)/a.height, max(blockRows/a.height, 1)) * a.height
+	w.transposed()
+	// Tasks split the rows evenly; each walks the whole vocabulary.
+	tasks := (x.Rows + blockRows - 1) / blockRows
+	tasks = (tasks + threads() - 1) / threads() * threads()
+	rb := (x.Rows + tasks - 1) / tasks
 	parallel((x.Rows+rb-1)/rb, func(task int) {
 		i0, i1 := task*rb, min((task+1)*rb, x.Rows)
-		buf, part := scratch(rb*headStride), scratch(rb*dx.Cols)
-		defer buf.free()
-		defer part.free()
-		rows := dx.Data[i0*dx.Cols : i1*dx.Cols]
-		for c := range chunks {
-			n := headLogits(buf.f, a.from(i0, i1), w, op, c)
-			for r := i0; r < i1; r++ {
-				row := buf.f[(r-i0)*headStride:][:n]
-				k.micro.expOf(row, row, 1, -lse[r])
-				k.scale(row, -g[r])
-				if v := int(targets[r]) - c*kernel.HeadChunk; v >= 0 && v < n {
-					row[v] += g[r]
-				}
-			}
-			coef := k.leftSide(left{data: buf.f, m: i1 - i0, k: n, ld: headStride}, opT.tiles)
-			o := opT
-			o.base = opT.panel(0, c*kernel.HeadChunk)
-			if c == 0 {
-				block(rows, dx.Cols, t.out, coef, o, false)
-			} else {
-				block(part.f, dx.Cols, t.out, coef, o, false)
-				k.add(rows, part.f)
-			}
-			coef.free()
-		}
+		k.headGrad(logprob[i0:i1], grad.Data[i0*grad.Cols:i1*grad.Cols], a.from(i0, i1), w, op, targets[i0:i1])
 	})
 }
+
+// headGrad does one task's rows.
+func (k *Kernels) headGrad(logprob, grad []float32, a side, w *weight, op operand, targets []int32) {
+	t := w.transposed()
+	opT := t.operand(&k.micro.bf16)
+	rows, cols, chunks := len(targets), t.out, (w.out+kernel.HeadChunk-1)/kernel.HeadChunk
+	buf, part := scratch(rows*headStride), scratch(rows*cols)
+	defer buf.free()
+	defer part.free()
+	parts, tops := make([]partial, rows*chunks), make([]float32, rows)
+	for c := range chunks {
+		n := headLogits(buf.f, a, w, op, c)
+		for r, target := range targets {
+			row := buf.f[r*headStride:][:n]
+			at := int(target) - c*kernel.HeadChunk
+			if at >= 0 && at < n {
+				logprob[r] = row[at]
+			}
+			parts[r*chunks+c] = k.micro.partialOf(row, row)
+			if at >= 0 && at < n {
+				row[at] = 0
+			}
+		}
+		coef := k.leftSide(left{data: buf.f, m: rows, k: n, ld: headStride}, opT.tiles)
+		o := opT
+		o.base = opT.panel(0, c*kernel.HeadChunk)
+		if c == 0 {
+			block(grad, cols, cols, coef, o, false)
+		} else {
+			block(part.f, cols, cols, coef, o, false)
+		}
+		coef.free()
+		for r := range rows {
+			top := parts[r*chunks+c].max
+			if c > 0 {
+				sum, more := grad[r*cols:(r+1)*cols], part.f[r*cols:(r+1)*cols]
+				if top > tops[r] {
+					k.scale(sum, exp32(tops[r]-top))
+				} else {
+					k.scale(more, exp32(top-tops[r]))
+					top = tops[r]
+				}
+				k.add(sum, more)
+			}
+			tops[r] = top
+		}
+	}
+	for r, target := range targets {
+		lse := join(parts[r*chunks : (r+1)*chunks])
+		logprob[r] -= lse
+		sum, own := grad[r*cols:(r+1)*cols], part.f[:cols]
+		k.scale(sum, -exp32(tops[r]-lse))
+		w.Row(int(target), own)
+		k.scale(own, float32(-math.Expm1(float64(logprob[r]))))
+		k.add(sum, own)
+	}
+}
+
+func exp32(x float32) float32 { return float32(math.Exp(float64(x))) }

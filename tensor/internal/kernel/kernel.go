@@ -112,9 +112,9 @@ type Kernels interface {
 	// HeadLogProb sets lse[i] = log sum_v exp(x_i . W_v) and logprob[i] =
 	// x_i . W_target[i] - lse[i].
 	HeadLogProb(logprob, lse []float32, x Matrix, w Weight, targets []int32)
-	// HeadLogProbBackward sets dx_i = sum_v g_i (1[v=targets_i] - p_iv) W_v:
-	// one chain per HeadChunk entries, from 0, and those sums in order.
-	HeadLogProbBackward(dx, x Matrix, w Weight, targets []int32, lse, g []float32)
+	// HeadLogProbGrad sets logprob as HeadLogProb does, bit for bit, and grad_i =
+	// W_targets[i] - sum_v p_iv W_v, the gradient of logprob[i] for x_i.
+	HeadLogProbGrad(logprob []float32, grad, x Matrix, w Weight, targets []int32)
 	// LogSumExp equals HeadLogProb's lse for the same logits.
 	LogSumExp(logits []float32) float32
 	// Softmax sets dst = softmax(logits * invTemperature).

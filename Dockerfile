@@ -5,8 +5,8 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
-ENV CGO_ENABLED=0
-RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
+ENV CGO_ENABLED=0 GOCACHE=/build-cache
+RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/build-cache \
     go build -ldflags='-s -w' -o /out/character ./cmd/character
 RUN mkdir /out/models
 

@@ -10,7 +10,6 @@ import (
 	"github.com/opencharacter/opencharacter/heartbeat"
 	"github.com/opencharacter/opencharacter/lm/chat"
 	"github.com/opencharacter/opencharacter/lm/sample"
-	"github.com/opencharacter/opencharacter/store"
 )
 
 // talk is one conversation of two copies of the character, seen by the first speaker.
@@ -116,29 +115,5 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 		}
 		convs[i] = v
 	}
-	return commitTalks(ctx, e.Store, in, convs, start)
-}
-
-func commitTalks(ctx context.Context, s *store.Store, in ChunkInput, rows []dataset.Conversation, start time.Time) (ChunkOutput, error) {
-	parts, err := dataset.WriteParts(ctx, s, "parts/interaction", rows)
-	if err != nil {
-		return ChunkOutput{}, err
-	}
-	if len(parts) != 1 {
-		return ChunkOutput{}, fatal(StageFailed, fmt.Errorf("activities: a chunk of %d conversations made %d parts", len(rows), len(parts)))
-	}
-	node := chunk{Previous: in.Previous, Part: parts[0], From: in.From, To: in.To}
-	out := ChunkOutput{Rows: int64(len(rows))}
-	for _, r := range rows {
-		out.Tokens += int64(r.Tokens)
-		if r.Drop == "" {
-			node.Kept++
-		} else {
-			node.Dropped = addCounts(node.Dropped, map[string]int64{r.Drop: 1})
-		}
-	}
-	out.Kept, out.Dropped = node.Kept, node.Dropped
-	out.Chain, err = putJSON(ctx, s, "parts/interaction", node)
-	out.Seconds = time.Since(start).Seconds()
-	return out, err
+	return commitChunk(ctx, e.Store, in, "parts/interaction", convs, ofConversation, start)
 }

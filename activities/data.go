@@ -170,7 +170,15 @@ func (d *Data) FindStage(ctx context.Context, in FindStageInput) (FindStageOutpu
 	if err != nil {
 		return FindStageOutput{}, err
 	}
-	out := FindStageOutput{Key: dataset.InputHash(map[string]any{"kind": in.Kind, "shape": shape(in.Kind, p), "upstream": in.Upstream, "adapters": in.Adapters})[:32]}
+	c, err := getConstitution(ctx, d.Store, p)
+	if err != nil {
+		return FindStageOutput{}, err
+	}
+	rec, err := recorded(ctx, d.Store, p)
+	if err != nil {
+		return FindStageOutput{}, err
+	}
+	out := FindStageOutput{Key: dataset.InputHash(map[string]any{"kind": in.Kind, "shape": shape(in.Kind, p), "texts": texts(in.Kind, p, c, rec), "upstream": in.Upstream, "adapters": in.Adapters})[:32]}
 	b, err := d.Store.GetKey(ctx, stageObject(in.Kind, out.Key))
 	if errors.Is(err, store.ErrNotFound) {
 		return out, nil
@@ -185,37 +193,6 @@ func (d *Data) FindStage(ctx context.Context, in FindStageInput) (FindStageOutpu
 	st.Reused = true
 	out.Stage = &st
 	return out, nil
-}
-
-// shape is the part of the plan that shapes one stage's output. What changes speed only (chunk sizes, rows in
-// parallel, segments, micro-batches) is left out: by the row law it changes no bit.
-func shape(kind string, p Plan) any {
-	s := p.Spec
-	base := map[string]any{"model": p.Model, "variant": p.Variant, "seed": s.Seed, "constitution": p.Constitution.SHA256}
-	train := func(t spec.Training) spec.Training {
-		t.MicroTokens, t.SegmentSeconds, t.SegmentSteps = 0, 0, 0
-		return t
-	}
-	switch kind {
-	case KindPreferences:
-		q, o := s.Preferences, s.TeacherOptions
-		q.Chunk, q.Parallel, q.Prompts = 0, 0, ""
-		o.Concurrency, o.KeyEnv, o.File = 0, "", ""
-		base["preferences"], base["teacher"], base["options"], base["teacher_model"] = q, s.Teacher, o, p.Teacher
-		base["prompts"], base["recorded"], base["held_out"] = p.Prompts, p.Recorded, s.Evaluation.HeldOut
-	case KindDPO:
-		base["train"] = train(s.DPO)
-	case KindIntrospection:
-		q := s.Introspection
-		q.Chunk, q.Parallel = 0, 0
-		base["introspection"], base["system"] = q, s.TeacherOptions.System
-	case KindSFT:
-		base["train"] = train(s.SFT)
-	case KindEvaluation:
-		base["evaluation"], base["recorded"] = s.Evaluation, p.Recorded
-		base["system"], base["examples"] = s.TeacherOptions.System, s.TeacherOptions.Examples
-	}
-	return base
 }
 
 // KeepStage commits a finished stage under its key. If it was committed before, that first result stays and is

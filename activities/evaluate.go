@@ -155,7 +155,7 @@ func (v *evaluator) answer(ctx context.Context, prompts []string) ([]Answer, err
 			v.live.set(func(l *Live) { l.Done, l.Total, l.Tokens = done, len(prompts), l.Tokens+tokens })
 		}},
 		func(i int, r sample.Result) error {
-			out[i] = Answer{Prompt: prompts[i], Response: v.m.Tokens.DecodeText(r.Tokens), Finish: r.Finish}
+			out[i] = Answer{Prompt: prompts[i], Response: v.m.Text(r), Finish: r.Finish}
 			return nil
 		})
 	return out, err

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,10 +33,17 @@ func Export(ctx context.Context, s *store.Store, id, dir string) (missing []stri
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 		return nil, fmt.Errorf("export: folder %s is not empty; name a new one", dir)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	// All of it or nothing: files are written beside dir, which gets its name when they are complete.
+	dir = filepath.Clean(dir)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
-	x := &exporter{ctx: ctx, s: s, r: r, p: p, dir: dir}
+	work, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".partial-")
+	if err != nil {
+		return nil, fmt.Errorf("export: %w; name another --out", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	x := &exporter{ctx: ctx, s: s, r: r, p: p, dir: work}
 	for _, kind := range []string{KindPreferences, KindDPO, KindIntrospection, KindSFT, KindEvaluation} {
 		if _, ok := r.Stage(kind); !ok {
 			missing = append(missing, kind)
@@ -57,7 +65,16 @@ func Export(ctx context.Context, s *store.Store, id, dir string) (missing []stri
 		}
 	}
 	x.sums()
-	return missing, x.err
+	if x.err != nil {
+		return nil, fmt.Errorf("export: %w", x.err)
+	}
+	if err := os.Chmod(work, 0o755); err != nil { // a temporary folder is its owner's only
+		return nil, fmt.Errorf("export: %w", err)
+	}
+	if err := os.Rename(work, dir); err != nil { // an empty dir gives way
+		return nil, fmt.Errorf("export: %w", err)
+	}
+	return missing, nil
 }
 
 // exporter writes files until the first error.

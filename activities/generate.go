@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/opencharacter/opencharacter/constitution"
@@ -105,7 +106,7 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 			if r.keepCut && judged == "length" {
 				judged = "stop"
 			}
-			out[i] = response(rows[i], m.Tokens.DecodeText(res.Tokens), judged, len(res.Tokens), sum(res), r.limits)
+			out[i] = response(rows[i], m.Text(res), judged, len(res.Tokens), sum(res), r.limits)
 			out[i].Finish = res.Finish
 			if other, ok := chosen[rows[i].ID]; ok && out[i].Drop == "" && fold(other) == fold(out[i].Text) {
 				out[i].Drop = dropIdentical // counted here, so that another prompt takes its place
@@ -115,7 +116,7 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 	if err != nil {
 		return ChunkOutput{}, err
 	}
-	return commitChunk(ctx, e.Store, in, out, start)
+	return commitChunk(ctx, e.Store, in, "parts/"+in.Role, out, ofResponse, start)
 }
 
 // role is what distinguishes teacher, student and reflection.
@@ -203,6 +204,19 @@ func rowKey(role, id string) uint64 {
 	return binary.LittleEndian.Uint64(h[:8])
 }
 
+// Text is the answer. One that was cut at the token limit may end inside a character: that rest is left out.
+func (m *Loaded) Text(r sample.Result) string {
+	if r.Finish != "length" {
+		return m.Tokens.DecodeText(r.Tokens)
+	}
+	var b strings.Builder
+	s := m.Tokens.NewStream()
+	for _, id := range r.Tokens {
+		b.WriteString(s.Push(id))
+	}
+	return b.String()
+}
+
 func sum(r sample.Result) float64 {
 	t := float64(r.EndLogProb)
 	for _, l := range r.LogProbs {
@@ -261,9 +275,10 @@ func keptAnswers(ctx context.Context, s *store.Store, r store.Ref) (map[string]s
 	return kept, nil
 }
 
-// commitChunk writes the answers and appends the chunk to its chain.
-func commitChunk(ctx context.Context, s *store.Store, in ChunkInput, rows []dataset.Response, start time.Time) (ChunkOutput, error) {
-	parts, err := dataset.WriteParts(ctx, s, "parts/"+in.Role, rows)
+// commitChunk writes what a chunk made (answers or conversations) and appends it to its chain. of tells a row's tokens
+// and the reason it was dropped for.
+func commitChunk[T any](ctx context.Context, s *store.Store, in ChunkInput, folder string, rows []T, of func(T) (tokens int, drop string), start time.Time) (ChunkOutput, error) {
+	parts, err := dataset.WriteParts(ctx, s, folder, rows)
 	if err != nil {
 		return ChunkOutput{}, err
 	}
@@ -273,15 +288,19 @@ func commitChunk(ctx context.Context, s *store.Store, in ChunkInput, rows []data
 	node := chunk{Previous: in.Previous, Part: parts[0], From: in.From, To: in.To}
 	out := ChunkOutput{Rows: int64(len(rows))}
 	for _, r := range rows {
-		out.Tokens += int64(r.Tokens)
-		if r.Drop == "" {
+		tokens, drop := of(r)
+		out.Tokens += int64(tokens)
+		if drop == "" {
 			node.Kept++
 		} else {
-			node.Dropped = addCounts(node.Dropped, map[string]int64{r.Drop: 1})
+			node.Dropped = addCounts(node.Dropped, map[string]int64{drop: 1})
 		}
 	}
 	out.Kept, out.Dropped = node.Kept, node.Dropped
-	out.Chain, err = putJSON(ctx, s, "parts/"+in.Role, node)
+	out.Chain, err = putJSON(ctx, s, folder, node)
 	out.Seconds = time.Since(start).Seconds()
 	return out, err
 }
+
+func ofResponse(r dataset.Response) (int, string)         { return r.Tokens, r.Drop }
+func ofConversation(r dataset.Conversation) (int, string) { return r.Tokens, r.Drop }

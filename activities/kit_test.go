@@ -88,6 +88,9 @@ func (k *kit) spec(set ...string) json.RawMessage {
 	return raw
 }
 
+// testWorkflow is the workflow id that the SDK's test environment gives its activities.
+const testWorkflow = "default-test-workflow-id"
+
 // fresh is a worker that has just started: nothing is in its memory.
 func (k *kit) fresh() { k.engine = &Engine{Store: k.store, Hub: k.hub} }
 

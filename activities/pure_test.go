@@ -213,6 +213,37 @@ func TestStageKeys(t *testing.T) {
 	}
 }
 
+// TestStageTexts: a release that words a prompt differently does not reuse what the old words made, and only there.
+func TestStageTexts(t *testing.T) {
+	base, err := spec.Resolve(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base.TeacherOptions.System = "full" // the short form is words of its own
+	p := Plan{Spec: base}
+	load := func() *constitution.Constitution {
+		c, err := constitution.Load("captain")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	rec, _ := constitution.Recorded("captain")
+	changed := load()
+	changed.Traits[0].Text += " And I say so."
+	for kind, want := range map[string]struct{ words, recorded bool }{
+		KindPreferences: {true, true}, KindDPO: {}, KindIntrospection: {true, false}, KindSFT: {}, KindEvaluation: {true, true},
+	} {
+		before := texts(kind, p, load(), rec)
+		if got := texts(kind, p, changed, rec) != before; got != want.words {
+			t.Errorf("%s: other words change the key: %v", kind, got)
+		}
+		if got := texts(kind, p, load(), rec[1:]) != before; got != want.recorded {
+			t.Errorf("%s: other recorded answers change the key: %v", kind, got)
+		}
+	}
+}
+
 // TestOnlyWhatCannotMendIsFatal: an object that cannot be read now may be readable later.
 func TestOnlyWhatCannotMendIsFatal(t *testing.T) {
 	k := newKit(t)

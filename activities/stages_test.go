@@ -174,7 +174,7 @@ func TestTrainingSurvives(t *testing.T) {
 		if !errors.As(err, &app) || app.Type() != heartbeat.StoppedType || app.NonRetryable() {
 			t.Fatalf("error %v", err)
 		}
-		h, ok, err := whole.store.ReadHead(t.Context(), "train/"+x.Key)
+		h, ok, err := whole.store.ReadHead(t.Context(), checkpoints(x.Key, testWorkflow))
 		if err != nil || !ok || h.Step == 0 || h.Step == 12 {
 			t.Errorf("head %+v %v", h, err)
 		}
@@ -209,7 +209,7 @@ func TestTrainingSurvives(t *testing.T) {
 			}
 		}
 		for _, want := range []string{"continued from step 10", "began again"} { // the last one, then both that are kept
-			h, _, err := whole.store.ReadHead(t.Context(), "train/damaged")
+			h, _, err := whole.store.ReadHead(t.Context(), checkpoints("damaged", testWorkflow))
 			if err != nil || h.Step != 12 || h.Previous == nil {
 				t.Fatalf("head %+v %v", h, err)
 			}

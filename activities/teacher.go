@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -42,7 +44,7 @@ func (t *Teacher) AskTeacher(ctx context.Context, in ChunkInput) (ChunkOutput, e
 		if err != nil {
 			return err
 		}
-		out, err = commitChunk(ctx, t.Store, in, answers, start)
+		out, err = commitChunk(ctx, t.Store, in, "parts/"+in.Role, answers, ofResponse, start)
 		return err
 	})
 	return out, err
@@ -118,6 +120,9 @@ func (t *Teacher) ask(ctx context.Context, p Plan, rows []dataset.Prompt, live *
 		return nil, err
 	}
 	out := make([]dataset.Response, len(rows))
+	var mu sync.Mutex
+	var refused int
+	var last error
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(p.Spec.TeacherOptions.Concurrency)
 	for i, q := range rows {
@@ -129,6 +134,14 @@ func (t *Teacher) ask(ctx context.Context, p Plan, rows []dataset.Prompt, live *
 			seed := int64(rowKey(RoleTeacher, q.ID) >> 1)
 			a, err := c.Complete(ctx, teacher.Request{Messages: append(msgs, teacher.Message{Role: "user", Content: q.Text}),
 				Temperature: r.sampling.Temperature, TopP: r.sampling.TopP, MaxTokens: r.sampling.MaxTokens, Seed: &seed})
+			if refusedPrompt(err) {
+				// The endpoint will say the same again, of this prompt only: a filter of its own, or its length.
+				out[i] = dataset.Response{ID: q.ID, Prompt: q.Text, Finish: "refused", Drop: dropRefused}
+				mu.Lock()
+				defer mu.Unlock()
+				refused, last = refused+1, err
+				return nil
+			}
 			if err != nil {
 				return permanent(fmt.Errorf("teacher: prompt %s: %w", q.ID, err))
 			}
@@ -137,5 +150,23 @@ func (t *Teacher) ask(ctx context.Context, p Plan, rows []dataset.Prompt, live *
 			return nil
 		})
 	}
-	return out, g.Wait()
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if refused == len(rows) && refused >= fewRefused {
+		return nil, fatal(BadInput, fmt.Errorf("teacher: all %d prompts of a chunk were refused, so it is the request that is wrong and not the prompts; the last answer: %w", refused, last))
+	}
+	return out, nil
+}
+
+// dropRefused is the reason of a prompt that the endpoint does not take.
+const dropRefused = "refused_by_teacher"
+
+// fewRefused is how many refused prompts, and no other, say that no prompt will be taken.
+const fewRefused = 4
+
+// refusedPrompt is true for an answer that is about what the request says, not about who asks or how often.
+func refusedPrompt(err error) bool {
+	var e *teacher.Error
+	return errors.As(err, &e) && (e.Status == http.StatusBadRequest || e.Status == http.StatusRequestEntityTooLarge || e.Status == http.StatusUnprocessableEntity)
 }

@@ -58,6 +58,7 @@ func (e *Engine) TrainSegment(ctx context.Context, in TrainInput) (SegmentOutput
 	var live progress
 	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) (err error) {
 		out, err = e.segment(ctx, in, &live)
+		debug.FreeOSMemory() // the trainer is gone: what comes next shall not grow on top of it
 		return err
 	})
 	return out, err
@@ -98,7 +99,7 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 	}
 
 	info := activity.GetInfo(ctx)
-	claim, err := e.Store.Claim(ctx, "train/"+in.Key, fmt.Sprintf("%s/%s/%d", info.WorkflowExecution.ID, info.ActivityID, info.Attempt))
+	claim, err := e.Store.Claim(ctx, checkpoints(in.Key, info.WorkflowExecution.ID), fmt.Sprintf("%s/%s/%d", info.WorkflowExecution.ID, info.ActivityID, info.Attempt))
 	if err != nil {
 		return SegmentOutput{}, err
 	}
@@ -140,7 +141,7 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 			kind, err = NonFinite, fmt.Errorf("step %d: the %s is %v; rows %s", mt.Step, name, out.Values[name], strings.Join(mt.Rows, ", "))
 		}
 		if err != nil {
-			return SegmentOutput{}, fatal(kind, fmt.Errorf("%w; the last good checkpoint is step %d of stream train/%s", err, base, in.Key))
+			return SegmentOutput{}, fatal(kind, fmt.Errorf("%w; the last good checkpoint is step %d of stream %s", err, base, checkpoints(in.Key, info.WorkflowExecution.ID)))
 		}
 		out.Tokens += int64(mt.Tokens)
 		log.Write(metricLine(in.Kind, mt.Step, out.Values))
@@ -148,6 +149,8 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 		live.set(func(l *Live) { l.Done, l.Tokens, l.Values = tr.Step(), l.Tokens+mt.Tokens, out.Values })
 	}
 	out.Values = withRecent(out.Values, log.Bytes())
+	o.Workspace.Release() // the checkpoint's copy of adapter and moments takes its place in the peak
+	debug.FreeOSMemory()
 	files, err := tr.Save()
 	if err != nil {
 		return SegmentOutput{}, err
@@ -180,6 +183,10 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 	}
 	return out, context.Cause(ctx)
 }
+
+// checkpoints is the stream of one training of one workflow. Two runs that do the same work at the same time each have
+// their own: sharing one, they would fence each other off for ever. What they end with is equal, and kept once.
+func checkpoints(key, workflowID string) string { return "train/" + key + "/" + shortHash(workflowID) }
 
 // settle gives a finished adapter's file a content name of its own: checkpoints are swept one day, results stay, and
 // the ref of equal bytes is equal in every run.

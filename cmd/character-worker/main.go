@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -80,11 +81,13 @@ func serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var stopping sync.WaitGroup
+	defer stopping.Wait()
 	for _, w := range ws {
 		if err := w.Start(); err != nil {
 			return fmt.Errorf("start worker: %w", err)
 		}
-		defer w.Stop()
+		defer stopping.Go(w.Stop) // together: each may take a while to commit what it has
 	}
 	fmt.Printf("Serving %s with %s kernels\n", *queue, tensor.Variant())
 	<-ctx.Done()

@@ -12,10 +12,11 @@ bin/character --data "$data" run "$character" --preset demo --id "$id" --model "
 	bin/character --data "$data" status "$id" --json | grep -q '"state": "completed"' || exit "$code"
 }
 echo "The run took $(($(date +%s) - start)) s."
-if [ ! -e "$out/SHA256SUMS" ]; then
-	rm -rf "$out"
-	bin/character --data "$data" export "$id" --out "$out"
-fi
+# An export is kept; the one before it, perhaps of another --data, gives way once the new one is complete.
+rm -rf "$out.new"
+bin/character --data "$data" export "$id" --out "$out.new"
+rm -rf "$out"
+mv "$out.new" "$out"
 printf '%s\n' '{"prompt":"Hello!"}' '{"prompt":"Tell me about yourself."}' '{"prompt":"What should I do this weekend?"}' '{"prompt":"Why is the sky blue?"}' > "$out/.ask.jsonl"
 echo
 echo "The same questions, no constitution in the prompt, before and after:"

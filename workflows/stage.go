@@ -66,7 +66,8 @@ type stage struct {
 	parent  string
 	paused  bool
 	changed []string // said by activities: checkpoint fallbacks, kernel changes, left-out messages
-	told    int      // signals to the parent
+	told    int      // reports, of which the parent heard some
+	heard   string   // the state that the parent heard last
 }
 
 // begin resolves the input, registers the handlers and returns the stage.
@@ -189,18 +190,17 @@ func sorted(m map[string]int64) []named {
 	return out
 }
 
-// everyTell is how many times a stage reports each piece of its work to its parent, before it reports every tenth.
-const everyTell = 100
+// heard says whether the nth report of a running stage goes to its parent: the first 40, then every tenth, from 400 on
+// every hundredth. So days of segments stay far below 2,000 events in the parent's history; the stage's own page has all.
+func heard(n int) bool { return n <= 40 || n <= 400 && n%10 == 0 || n%100 == 0 }
 
 // tell shows the stage on its page and reports it to the parent.
 func (s *stage) tell(ctx workflow.Context) {
 	s.Warnings = append(slices.Clone(s.changed), warnings(s.StageProgress)...)
 	s.show(ctx)
 	s.told++
-	if s.told > everyTell && s.State == Running && s.told%10 != 0 {
-		return // a day of segments must not fill the parent's history; the page of the stage itself has them all
-	}
-	if s.parent != "" {
+	if s.parent != "" && (heard(s.told) || s.State != s.heard) {
+		s.heard = s.State
 		_ = workflow.SignalExternalWorkflow(ctx, s.parent, "", signalStage, s.StageProgress) // a parent that is gone needs no news
 	}
 }

@@ -38,10 +38,17 @@ func query(ctx context.Context, c client.Client, id string) (workflows.Progress,
 	return p, v.Get(&p)
 }
 
-// live reads the newest heartbeat of a stage's running activity.
-func live(ctx context.Context, c client.Client, workflow string) (activities.Live, bool) {
+// newest asks a running stage itself, of which the run hears less and less often, and reads the newest heartbeat of
+// its running activity. Where neither answers, s stays what the run said.
+func newest(ctx context.Context, c client.Client, s *workflows.StageProgress) (activities.Live, bool) {
 	var l activities.Live
-	d, err := c.DescribeWorkflowExecution(ctx, workflow, "")
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var own workflows.StageProgress
+	if v, err := c.QueryWorkflow(ctx, s.Workflow, "", workflows.QueryProgress); err == nil && v.Get(&own) == nil && own.State == workflows.Running {
+		*s = own
+	}
+	d, err := c.DescribeWorkflowExecution(ctx, s.Workflow, "")
 	if err != nil {
 		return l, false
 	}
@@ -91,7 +98,7 @@ func follow(ctx context.Context, cmd *cobra.Command, e *env, id string) error {
 		for _, s := range p.Stages {
 			var l activities.Live
 			if s.State == workflows.Running {
-				l, _ = live(ctx, e.client, s.Workflow)
+				l, _ = newest(ctx, e.client, &s)
 			}
 			v.stage(s, l)
 		}

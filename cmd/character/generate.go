@@ -111,7 +111,7 @@ In: JSONL rows {"prompt": ...} or {"messages": [{"role", "content"}, ...]}. Out:
 					progressLine(fmt.Sprintf("%d of %d rows, %d tokens", done, len(rows), total))
 				}},
 				func(i int, r sample.Result) error {
-					out[i].Response, out[i].Finish, out[i].Tokens = m.Tokens.DecodeText(r.Tokens), r.Finish, len(r.Tokens)
+					out[i].Response, out[i].Finish, out[i].Tokens = m.Text(r), r.Finish, len(r.Tokens)
 					return nil
 				})
 			progressLine("")

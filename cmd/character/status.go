@@ -122,13 +122,15 @@ func statusOf(ctx context.Context, e *env, id string) (runStatus, error) {
 }
 
 func stageOf(ctx context.Context, c client.Client, s workflows.StageProgress) stageStatus {
-	out := stageStatus{Name: s.Name, State: s.State, Done: s.Done, Total: s.Total, Kept: s.Kept, Dropped: orEmpty(s.Dropped), Unit: s.Unit, Step: s.Step}
+	var l activities.Live
 	if s.State == workflows.Running {
-		if l, ok := live(ctx, c, s.Workflow); ok && l.Total > 0 {
-			out.Step = fmt.Sprintf("%s [%d/%d]", s.Step, l.Done, l.Total)
-			if s.Unit == "steps" && l.Total == int(s.Total) {
-				out.Done = max(out.Done, int64(l.Done))
-			}
+		l, _ = newest(ctx, c, &s)
+	}
+	out := stageStatus{Name: s.Name, State: s.State, Done: s.Done, Total: s.Total, Kept: s.Kept, Dropped: orEmpty(s.Dropped), Unit: s.Unit, Step: s.Step}
+	if l.Total > 0 {
+		out.Step = fmt.Sprintf("%s [%d/%d]", s.Step, l.Done, l.Total)
+		if s.Unit == "steps" && l.Total == int(s.Total) {
+			out.Done = max(out.Done, int64(l.Done))
 		}
 	}
 	return out

@@ -49,12 +49,17 @@ func (e *Engine) ReferenceLogProbs(ctx context.Context, in TrainInput) (ChunkOut
 			for _, x := range batch {
 				ex = append(ex, x.Chosen, x.Rejected)
 			}
-			sums, n, err := train.SumLogProbs(m.Model, e.workspace(), ex, frozen)
+			each, err := train.TokenLogProbs(m.Model, e.workspace(), ex, frozen)
 			if err != nil {
 				return err
 			}
 			for j, x := range batch {
-				rows = append(rows, dataset.Reference{ID: x.ID, Chosen: sums[2*j], Rejected: sums[2*j+1], ChosenTokens: n[2*j], RejectedTokens: n[2*j+1]})
+				c, r := each[2*j], each[2*j+1]
+				row := dataset.Reference{ID: x.ID, Chosen: train.Total(c), Rejected: train.Total(r), ChosenTokens: len(c), RejectedTokens: len(r)}
+				if p.Spec.DPO.KL != 0 {
+					row.ChosenEach, row.RejectedEach = c, r
+				}
+				rows = append(rows, row)
 				out.Tokens += int64(len(x.Chosen.Tokens) + len(x.Rejected.Tokens))
 			}
 			live.set(func(l *Live) { l.Done = len(rows); l.Tokens = int(out.Tokens) })
@@ -96,7 +101,7 @@ func withReference(ctx context.Context, s *store.Store, last *store.Ref, pairs [
 		if !ok {
 			return nil, fatal(StageFailed, fmt.Errorf("dpo: pair %s has no stored reference log-prob; reset the workflow to the reference step", p.ID))
 		}
-		p.RefChosen, p.RefRejected = r.Chosen, r.Rejected
+		p.RefChosen, p.RefRejected, p.RefTokens = r.Chosen, r.Rejected, [2][]float32{r.ChosenEach, r.RejectedEach}
 		out[i] = p
 	}
 	return out, nil

@@ -245,7 +245,7 @@ func (e *Engine) prepare(ctx context.Context, in TrainInput) (PrepareOutput, err
 
 // trainOptions maps the spec's names to the trainer's.
 func trainOptions(kind string, t spec.Training, seed uint64, rows int) train.Options {
-	o := train.Options{Loss: kind, Beta: t.Beta, NLL: t.NLL, LR: t.LearningRate, Schedule: t.Schedule, MinLRRatio: t.MinLRRatio, ClipNorm: t.ClipNorm,
+	o := train.Options{Loss: kind, Beta: t.Beta, NLL: t.NLL, KL: t.KL, LR: t.LearningRate, Schedule: t.Schedule, MinLRRatio: t.MinLRRatio, ClipNorm: t.ClipNorm,
 		Beta1: t.Beta1, Beta2: t.Beta2, Eps: t.Eps, WeightDecay: t.WeightDecay, BatchSize: t.BatchSize, MicroTokens: t.MicroTokens, Epochs: t.Epochs, Seed: seed}
 	o.TotalSteps = o.Steps(rows)
 	o.WarmupSteps = max(0, min(int(t.Warmup*float64(o.TotalSteps)+.5), o.TotalSteps-1))

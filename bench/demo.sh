@@ -14,9 +14,10 @@ bin/character --data "$data" run "$character" --preset demo --id "$id" --model "
 echo "The run took $(($(date +%s) - start)) s."
 # An export is kept; the one before it, perhaps of another --data, gives way once the new one is complete.
 rm -rf "$out.new"
-bin/character --data "$data" export "$id" --out "$out.new"
+bin/character --data "$data" export "$id" --out "$out.new" > /dev/null
 rm -rf "$out"
 mv "$out.new" "$out"
+echo "Written to $out."
 printf '%s\n' '{"prompt":"Hello!"}' '{"prompt":"Tell me about yourself."}' '{"prompt":"What should I do this weekend?"}' '{"prompt":"Why is the sky blue?"}' > "$out/.ask.jsonl"
 echo
 echo "The same questions, no constitution in the prompt, before and after:"

@@ -70,7 +70,7 @@ func TestRowsRoundTrip(t *testing.T) {
 		Messages: []dataset.Message{{Role: "system", Content: "s"}, {Role: "user", Content: "u"}, {Role: "assistant", Content: "a"}},
 		ID:       "c", Kind: "interaction", TemplateID: "t", PromptText: "p", SourceSystemPrompt: "sys", Turns: 2, Tokens: 9, Drop: "repetition",
 	})
-	roundTrip(t, dataset.Reference{ID: "1", Chosen: -10.5, Rejected: -math.MaxFloat64, ChosenTokens: 4, RejectedTokens: 5})
+	roundTrip(t, dataset.Reference{ID: "1", Chosen: -10.5, Rejected: -math.MaxFloat64, ChosenTokens: 4, RejectedTokens: 5, ChosenEach: []float32{-1, -.5}, RejectedEach: []float32{-2}})
 	roundTrip(t, dataset.Metric{Stage: "dpo", Step: 1 << 40, Name: "loss", Value: math.Ln2})
 	roundTrip(t, pairs(2500)...)
 	roundTrip[dataset.Pair](t)

@@ -65,6 +65,9 @@ type Reference struct {
 	Rejected       float64 `json:"rejected_logprob" parquet:"rejected_logprob"`
 	ChosenTokens   int     `json:"chosen_tokens" parquet:"chosen_tokens"`
 	RejectedTokens int     `json:"rejected_tokens" parquet:"rejected_tokens"`
+	// Of every answer token, where the loss needs them (dpo.kl), else empty.
+	ChosenEach   []float32 `json:"chosen_token_logprobs,omitempty" parquet:"chosen_token_logprobs,list"`
+	RejectedEach []float32 `json:"rejected_token_logprobs,omitempty" parquet:"rejected_token_logprobs,list"`
 }
 
 // Metric is one measured value of a training.

@@ -204,8 +204,9 @@ func (s Spec) Validate() error {
 	train("sft", s.SFT)
 	between("dpo.beta", s.DPO.Beta, 1e-6, 1e3)
 	between("dpo.nll", s.DPO.NLL, 0, 1e3)
-	if s.SFT.Beta != 0 || s.SFT.NLL != 0 {
-		bad("sft.beta and sft.nll", "set", "nothing: they belong to dpo")
+	between("dpo.kl", s.DPO.KL, 0, 1e3)
+	if s.SFT.Beta != 0 || s.SFT.NLL != 0 || s.SFT.KL != 0 {
+		bad("sft.beta, sft.nll and sft.kl", "set", "nothing: they belong to dpo")
 	}
 	i := s.Introspection
 	between("introspection.reflections", float64(i.Reflections), 0, 1e7)

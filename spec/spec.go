@@ -90,10 +90,12 @@ type Preferences struct {
 
 // Training is one adapter's training, DPO or SFT.
 type Training struct {
-	Rank         int     `json:"rank"`
-	Alpha        float64 `json:"alpha"`
-	Beta         float64 `json:"beta,omitempty"`
-	NLL          float64 `json:"nll,omitempty"`
+	Rank  int     `json:"rank"`
+	Alpha float64 `json:"alpha"`
+	Beta  float64 `json:"beta,omitempty"`
+	NLL   float64 `json:"nll,omitempty"`
+	// KL weighs the squared drift of the answers' log-probs from the reference.
+	KL           float64 `json:"kl,omitempty"`
 	LearningRate float64 `json:"learning_rate"`
 	// Schedule is constant or cosine (linear warm-up, cosine down to MinLRRatio).
 	Schedule    string  `json:"schedule"`

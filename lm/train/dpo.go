@@ -5,12 +5,14 @@ import (
 	"math"
 )
 
-// Pair is one preference: two answers to one prompt and their summed log-probs under
-// the frozen reference, as SumLogProbs gives.
+// Pair is one preference: two answers to one prompt and their log-probs under the
+// frozen reference: the sums that SumLogProbs gives and, where the loss has a
+// divergence term, those of every token as TokenLogProbs gives.
 type Pair struct {
 	ID                     string
 	Chosen, Rejected       Example
 	RefChosen, RefRejected float64
+	RefTokens              [2][]float32 // chosen, rejected; used with Options.KL only
 }
 
 // dpo collects the loss of a step over its pairs. With N pairs (Rafailov et al.,
@@ -18,11 +20,14 @@ type Pair struct {
 //
 //	u    = beta * ((chosen - refChosen) - (rejected - refRejected))
 //	loss = mean(-log sigmoid(u)) + NLL * mean(-chosen / tokens of chosen)
+//	     + KL * mean over both answers of sum_t (logprob_t - ref_t)^2 / tokens
 //
-// where chosen and rejected are summed log-probs.
+// where chosen and rejected are summed log-probs. The last term, an approximation of
+// the squared divergence from the reference, is that of Open Character Training
+// (arXiv:2511.01689).
 type dpo struct {
-	beta, nll float64
-	pairs     int // N
+	beta, nll, kl float64
+	pairs         int // N
 
 	loss, preference, accuracy, chosen, rejected, margin mean
 
@@ -30,13 +35,13 @@ type dpo struct {
 	nllTokens int
 }
 
-// pair adds one pair and returns dLoss/d(log-prob) for every token of the chosen and
-// of the rejected answer. dLoss/du = -sigmoid(-u)/N.
-func (d *dpo) pair(p Pair, chosen, rejected float64, tokens int) (dChosen, dRejected float64) {
+// pair adds one pair and appends dLoss/d(log-prob) for every token of the chosen and
+// then of the rejected answer. dLoss/du = -sigmoid(-u)/N.
+func (d *dpo) pair(deriv []float32, p Pair, chosenTokens, rejectedTokens []float32) []float32 {
+	chosen, rejected, tokens := Total(chosenTokens), Total(rejectedTokens), len(chosenTokens)
 	rc, rr := d.beta*(chosen-p.RefChosen), d.beta*(rejected-p.RefRejected)
 	u := d.beta * ((chosen - rejected) - (p.RefChosen - p.RefRejected))
 	n := float64(d.pairs)
-	d.loss.add(softplus(-u) - d.nll*chosen/float64(tokens))
 	d.preference.add(softplus(-u))
 	d.chosen.add(rc)
 	d.rejected.add(rr)
@@ -45,7 +50,28 @@ func (d *dpo) pair(p Pair, chosen, rejected float64, tokens int) (dChosen, dReje
 	d.nllSum -= chosen
 	d.nllTokens += tokens
 	g := d.beta * sigmoid(-u) / n
-	return -g - d.nll/(n*float64(tokens)), g
+	drift := 0.0
+	for side, t := range [][]float32{chosenTokens, rejectedTokens} {
+		c := g
+		if side == 0 {
+			c = -g - d.nll/(n*float64(tokens))
+		}
+		if d.kl == 0 {
+			for range t {
+				deriv = append(deriv, float32(c))
+			}
+			continue
+		}
+		squares := 0.0
+		for i, v := range t {
+			diff := float64(v) - float64(p.RefTokens[side][i])
+			squares += diff * diff
+			deriv = append(deriv, float32(c+d.kl*diff/(n*float64(len(t)))))
+		}
+		drift += squares / float64(len(t)) / 2
+	}
+	d.loss.add(softplus(-u) - d.nll*chosen/float64(tokens) + d.kl*drift)
+	return deriv
 }
 
 // preferred is 1 for a positive margin, 0 for a negative one and one half for a tie.
@@ -78,11 +104,14 @@ func (t *Trainer) StepDPO(pairs []Pair) (Metrics, error) {
 			return Metrics{}, fmt.Errorf("train: step %d: pair %q has reference log-probs %v and %v, %w; compute the reference again",
 				t.step+1, p.ID, p.RefChosen, p.RefRejected, ErrNonFinite)
 		}
+		if err := p.checkTokens(t.o.KL); err != nil {
+			return Metrics{}, fmt.Errorf("train: step %d: pair %q: %w", t.step+1, p.ID, err)
+		}
 	}
 	if err := t.begin(LossDPO, m.Rows, ex); err != nil {
 		return Metrics{}, err
 	}
-	d := &dpo{beta: t.o.Beta, nll: t.o.NLL, pairs: len(pairs)}
+	d := &dpo{beta: t.o.Beta, nll: t.o.NLL, kl: t.o.KL, pairs: len(pairs)}
 	for _, s := range spans(ex, 2, t.o.MicroTokens) {
 		if err := t.dpoSpan(d, pairs[s.from/2:s.to/2], ex[s.from:s.to]); err != nil {
 			return Metrics{}, err
@@ -109,30 +138,52 @@ const wholePair = 512
 func (t *Trainer) dpoSpan(d *dpo, pairs []Pair, ex []Example) error {
 	size := func(pair int) int { return len(ex[2*pair].Tokens) + len(ex[2*pair+1].Tokens) }
 	share := func(i int) bool { return i%2 == 1 && size(i/2) <= wholePair }
-	coefficients := func(sums []float64, counts []int) ([]float64, error) {
-		c := make([]float64, len(sums))
+	derivatives := func(deriv []float32, logprobs [][]float32) ([]float32, error) {
 		for i, p := range pairs {
-			c[2*i], c[2*i+1] = d.pair(p, sums[2*i], sums[2*i+1], counts[2*i])
+			deriv = d.pair(deriv, p, logprobs[2*i], logprobs[2*i+1])
 			if !finite(d.loss.value) {
 				return nil, t.nonFinite("loss", d.loss.value, []string{p.ID})
 			}
 		}
-		return c, nil
+		return deriv, nil
 	}
 	if len(pairs) > 1 || size(0) <= max(t.o.MicroTokens, wholePair) {
-		return t.grad(ex, share, coefficients)
+		return t.grad(ex, share, derivatives)
 	}
-	sums, counts, err := SumLogProbs(t.m, t.ws, ex, t.stack)
+	logprobs, err := TokenLogProbs(t.m, t.ws, ex, t.stack)
 	if err != nil {
 		return fmt.Errorf("train: step %d: pair %q: %w", t.step+1, pairs[0].ID, err)
 	}
-	c, err := coefficients(sums, counts)
+	all, err := derivatives(nil, logprobs)
 	if err != nil {
 		return err
 	}
-	for i := range ex {
-		if err := t.grad(ex[i:i+1], never, func([]float64, []int) ([]float64, error) { return c[i : i+1], nil }); err != nil {
+	chosen := len(logprobs[0])
+	for i, own := range [][]float32{all[:chosen], all[chosen:]} {
+		if err := t.grad(ex[i:i+1], never, func([]float32, [][]float32) ([]float32, error) { return own, nil }); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// checkTokens reports reference log-probs of tokens that the divergence term cannot use.
+func (p Pair) checkTokens(kl float64) error {
+	if kl == 0 {
+		return nil
+	}
+	for i, e := range []Example{p.Chosen, p.Rejected} {
+		n := 0
+		for _, m := range e.Mask {
+			if m {
+				n++
+			}
+		}
+		if len(p.RefTokens[i]) != n {
+			return fmt.Errorf("%d answer tokens have %d reference log-probs; the kl term needs one each: compute the reference again", n, len(p.RefTokens[i]))
+		}
+		if !finite(Total(p.RefTokens[i])) {
+			return fmt.Errorf("a token's reference log-prob is %w; compute the reference again", ErrNonFinite)
 		}
 	}
 	return nil

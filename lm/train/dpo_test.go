@@ -3,6 +3,7 @@ package train_test
 import (
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/opencharacter/opencharacter/lm/train"
@@ -96,8 +97,20 @@ func TestMicroBatchesChangeNothing(t *testing.T) {
 	long := train.Pair{ID: "long", Chosen: example(r, 20, 290), Rejected: example(r, 20, 230), RefChosen: -1200, RefRejected: -1000}
 	copy(long.Rejected.Tokens[:20], long.Chosen.Tokens)
 	pairs = append(pairs, long)
-	run := func(loss string, micro int) map[string][]byte {
-		tr := newTrainer(t, m, nil, trainedAdapter(4, 8, 9), train.Options{Loss: loss, LR: 1e-2, MicroTokens: micro, ClipNorm: 0.5, WeightDecay: 0.1})
+	for i, p := range pairs {
+		each, err := train.TokenLogProbs(m, transformer.NewWorkspace(), []train.Example{p.Chosen, p.Rejected}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pairs[i].RefTokens = [2][]float32(each)
+	}
+	run := func(kind string, micro int) map[string][]byte {
+		loss, drift, _ := strings.Cut(kind, "+")
+		o := train.Options{Loss: loss, LR: 1e-2, MicroTokens: micro, ClipNorm: 0.5, WeightDecay: 0.1}
+		if drift != "" {
+			o.KL = 0.5
+		}
+		tr := newTrainer(t, m, nil, trainedAdapter(4, 8, 9), o)
 		for range 3 {
 			var err error
 			if loss == "dpo" {
@@ -111,7 +124,7 @@ func TestMicroBatchesChangeNothing(t *testing.T) {
 		}
 		return save(t, tr)
 	}
-	for _, loss := range []string{"dpo", "sft"} {
+	for _, loss := range []string{"dpo", "dpo+kl", "sft"} {
 		want := run(loss, 100000)
 		for _, micro := range []int{1, 30, 64, 150, 600} {
 			sameFiles(t, loss, run(loss, micro), want)

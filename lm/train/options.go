@@ -29,8 +29,9 @@ const DefaultMicroTokens = 512
 type Options struct {
 	Loss string `json:"loss"` // "dpo" or "sft"
 
-	Beta float64 `json:"beta"` // DPO: strength of the preference; 0 means 0.1
-	NLL  float64 `json:"nll"`  // DPO: weight of the chosen answers' mean token loss; 0 means none
+	Beta float64 `json:"beta"`         // DPO: strength of the preference; 0 means 0.1
+	NLL  float64 `json:"nll"`          // DPO: weight of the chosen answers' mean token loss; 0 means none
+	KL   float64 `json:"kl,omitempty"` // DPO: weight of the squared drift from the reference's log-probs; 0 means none
 
 	LR          float64 `json:"lr"`           // peak learning rate
 	Schedule    string  `json:"schedule"`     // "" means constant; both schedules warm up first
@@ -79,6 +80,7 @@ func (o Options) validate() error {
 	}{
 		{"beta", o.Beta, o.Beta > 0, "above 0"},
 		{"nll", o.NLL, o.NLL >= 0, "0 or more"},
+		{"kl", o.KL, o.KL >= 0, "0 or more"},
 		{"lr", o.LR, o.LR > 0 && o.LR < 1, "between 0 and 1"},
 		{"min_lr_ratio", o.MinLRRatio, o.MinLRRatio >= 0 && o.MinLRRatio <= 1, "in 0..1"},
 		{"clip_norm", o.ClipNorm, o.ClipNorm >= 0, "0 or more"},
@@ -96,8 +98,8 @@ func (o Options) validate() error {
 			return fmt.Errorf("train: %s is %v; it must be %s", f.name, f.value, f.want)
 		}
 	}
-	if o.Loss == LossSFT && o.NLL != 0 {
-		return fmt.Errorf("train: nll is %v, but it weighs a part of the dpo loss; leave it out for sft", o.NLL)
+	if o.Loss == LossSFT && (o.NLL != 0 || o.KL != 0) {
+		return fmt.Errorf("train: nll is %v and kl is %v, but they weigh parts of the dpo loss; leave them out for sft", o.NLL, o.KL)
 	}
 	if o.Schedule == ScheduleCosine && o.TotalSteps <= o.WarmupSteps {
 		return fmt.Errorf("train: the cosine schedule needs total_steps (%d) above warmup_steps (%d); set it from Steps", o.TotalSteps, o.WarmupSteps)

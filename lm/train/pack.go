@@ -99,40 +99,54 @@ func common(a, b []int32) int {
 func always(int) bool { return true }
 func never(int) bool  { return false }
 
-// sum adds the log-probs of row i in order, in float64.
-func (p *packed) sum(logprobs []float32, i int) float64 {
+// of returns the log-probs of row i's scored tokens.
+func (p *packed) of(logprobs []float32, i int) []float32 {
+	return logprobs[p.starts[i]:p.starts[i+1]]
+}
+
+// Total adds log-probs in order, in float64.
+func Total(logprobs []float32) float64 {
 	var s float64
-	for _, v := range logprobs[p.starts[i]:p.starts[i+1]] {
+	for _, v := range logprobs {
 		s += float64(v)
 	}
 	return s
 }
 
-// count is the number of scored tokens of row i.
-func (p *packed) count(i int) int { return p.starts[i+1] - p.starts[i] }
-
-// SumLogProbs returns, for each example, the sum of the log-probs of its masked tokens
-// and their number. It is the same forward pass and summation as training, so
-// reference scores taken here equal the policy's at step 0 bit for bit. How rows
-// are packed changes nothing. Neighbours that begin alike, such as the two answers of a
-// pair, are cheaper.
-func SumLogProbs(m *transformer.Model, ws *transformer.Workspace, ex []Example, stack []*transformer.Adapter) (sums []float64, counts []int, err error) {
+// TokenLogProbs returns, for each example, the log-probs of its masked tokens. It is the
+// same forward pass as training, so reference scores taken here equal the policy's at
+// step 0 bit for bit. How rows are packed changes nothing. Neighbours that begin alike,
+// such as the two answers of a pair, are cheaper.
+func TokenLogProbs(m *transformer.Model, ws *transformer.Workspace, ex []Example, stack []*transformer.Adapter) ([][]float32, error) {
 	for i, e := range ex {
 		if err := e.check(m.Context); err != nil {
-			return nil, nil, fmt.Errorf("train: score: row %d: %w", i, err)
+			return nil, fmt.Errorf("train: score: row %d: %w", i, err)
 		}
 	}
-	sums, counts = make([]float64, len(ex)), make([]int, len(ex))
+	out := make([][]float32, len(ex))
 	var p packed
 	for _, s := range spans(ex, 1, DefaultMicroTokens) {
 		p.fill(ex[s.from:s.to], always)
 		logprobs, err := m.LogProbs(ws, p.rows, p.positions, stack)
 		if err != nil {
-			return nil, nil, fmt.Errorf("train: score: rows %d to %d: %w", s.from, s.to-1, err)
+			return nil, fmt.Errorf("train: score: rows %d to %d: %w", s.from, s.to-1, err)
 		}
 		for i := s.from; i < s.to; i++ {
-			sums[i], counts[i] = p.sum(logprobs, i-s.from), p.count(i-s.from)
+			out[i] = p.of(logprobs, i-s.from)
 		}
+	}
+	return out, nil
+}
+
+// SumLogProbs returns, for each example, the sum of TokenLogProbs and their number, summed
+// as training sums them.
+func SumLogProbs(m *transformer.Model, ws *transformer.Workspace, ex []Example, stack []*transformer.Adapter) (sums []float64, counts []int, err error) {
+	logprobs, err := TokenLogProbs(m, ws, ex, stack)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, l := range logprobs {
+		sums, counts = append(sums, Total(l)), append(counts, len(l))
 	}
 	return sums, counts, nil
 }

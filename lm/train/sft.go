@@ -25,17 +25,19 @@ func (t *Trainer) StepSFT(rows []Row) (Metrics, error) {
 	var nll float64
 	var tokens int
 	for _, s := range spans(ex, 1, t.o.MicroTokens) {
-		err := t.grad(ex[s.from:s.to], never, func(sums []float64, counts []int) ([]float64, error) {
-			c := make([]float64, len(sums))
-			for i, sum := range sums {
-				loss.add(-sum / float64(counts[i]))
-				nll, tokens = nll-sum, tokens+counts[i]
+		err := t.grad(ex[s.from:s.to], never, func(deriv []float32, logprobs [][]float32) ([]float32, error) {
+			for i, l := range logprobs {
+				sum, count := Total(l), float64(len(l))
+				loss.add(-sum / count)
+				nll, tokens = nll-sum, tokens+len(l)
 				if !finite(loss.value) {
 					return nil, t.nonFinite("loss", loss.value, []string{rows[s.from+i].ID})
 				}
-				c[i] = -1 / (float64(len(rows)) * float64(counts[i]))
+				for range l {
+					deriv = append(deriv, float32(-1/(float64(len(rows))*count)))
+				}
 			}
-			return c, nil
+			return deriv, nil
 		})
 		if err != nil {
 			return Metrics{}, err

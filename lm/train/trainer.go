@@ -22,7 +22,7 @@ var ErrNonFinite = errors.New("not a finite number")
 type Metrics struct {
 	Step           int      `json:"step"` // counted from 1
 	Loss           float64  `json:"loss"`
-	PreferenceLoss float64  `json:"preference_loss"` // dpo: the loss without its NLL term; ln 2 at first
+	PreferenceLoss float64  `json:"preference_loss"` // dpo: the loss without its NLL and KL terms; ln 2 at first
 	LR             float64  `json:"lr"`
 	GradNorm       float64  `json:"grad_norm"` // before clipping
 	Accuracy       float64  `json:"accuracy"`
@@ -106,25 +106,18 @@ func sideOf(i, per int) string {
 	return [2]string{" (chosen)", " (rejected)"}[i%per]
 }
 
-// grad runs one packed pass over examples; share is that of packed.fill. coefficients
-// returns, for row i with summed log-prob sums[i], dLoss/d(log-prob) of each of its tokens.
-func (t *Trainer) grad(ex []Example, share func(i int) bool, coefficients func(sums []float64, counts []int) ([]float64, error)) error {
+// grad runs one packed pass over examples; share is that of packed.fill. derivatives gets
+// the log-probs of every row's scored tokens and appends dLoss/d(log-prob) of each, in order.
+func (t *Trainer) grad(ex []Example, share func(i int) bool, derivatives func(deriv []float32, logprobs [][]float32) ([]float32, error)) error {
 	t.pack.fill(ex, share)
-	sums, counts := make([]float64, len(ex)), make([]int, len(ex))
+	rows := make([][]float32, len(ex))
 	var failed error
 	err := t.m.Grad(t.ws, t.pack.rows, t.pack.positions, t.stack, t.grads, func(logprobs []float32) []float32 {
 		for i := range ex {
-			sums[i], counts[i] = t.pack.sum(logprobs, i), t.pack.count(i)
+			rows[i] = t.pack.of(logprobs, i)
 		}
-		var c []float64
-		if c, failed = coefficients(sums, counts); failed != nil {
+		if t.deriv, failed = derivatives(t.deriv[:0], rows); failed != nil {
 			return nil
-		}
-		t.deriv = t.deriv[:0]
-		for i := range ex {
-			for range counts[i] {
-				t.deriv = append(t.deriv, float32(c[i]))
-			}
 		}
 		return t.deriv
 	})

@@ -224,6 +224,8 @@ func TestNewErrors(t *testing.T) {
 		"beta":         {nil, a, train.Options{Loss: "dpo", LR: 1e-3, Beta: -0.1}, "beta is -0.1"},
 		"beta inf":     {nil, a, train.Options{Loss: "dpo", LR: 1e-3, Beta: math.Inf(1)}, "beta is +Inf"},
 		"nll":          {nil, a, train.Options{Loss: "sft", LR: 1e-3, NLL: 1}, "nll is 1"},
+		"kl":           {nil, a, train.Options{Loss: "dpo", LR: 1e-3, KL: -1}, "kl is -1"},
+		"kl of sft":    {nil, a, train.Options{Loss: "sft", LR: 1e-3, KL: 1}, "kl is 1"},
 		"schedule":     {nil, a, train.Options{Loss: "sft", LR: 1e-3, Schedule: "linear"}, `schedule is "linear"`},
 		"cosine":       {nil, a, train.Options{Loss: "sft", LR: 1e-3, Schedule: "cosine", WarmupSteps: 3, TotalSteps: 3}, "total_steps (3)"},
 		"ratio":        {nil, a, train.Options{Loss: "sft", LR: 1e-3, MinLRRatio: 2}, "min_lr_ratio is 2"},

@@ -30,9 +30,9 @@ func demo() Spec {
 			Student: Sampling{Temperature: .7, TopP: .95, RepetitionPenalty: 1.05, MaxTokens: 56}, KeepCutRejected: true,
 			Filter: Filter{MinChars: 2, MaxChars: 5000}, Chunk: 64, Parallel: 32},
 		DPO: dpo,
-		Introspection: Introspection{Reflections: 64, Interactions: 8, Turns: 4, Oversample: 3, ReflectionTop: 10,
+		Introspection: Introspection{Reflections: 64, Interactions: 8, Turns: 4, Oversample: 6, ReflectionTop: 10,
 			Reflection:  Sampling{Temperature: .7, TopP: .95, RepetitionPenalty: 1.1, MaxTokens: 128},
-			Interaction: Sampling{Temperature: .7, TopP: .95, RepetitionPenalty: 1.1, MaxTokens: 48},
+			Interaction: Sampling{Temperature: .7, TopP: .95, RepetitionPenalty: 1.1, MaxTokens: 72},
 			Filter:      Filter{MinChars: 40, MaxChars: 5000}, Chunk: 32, Parallel: 32, MinShare: .5},
 		SFT:        sft,
 		Evaluation: Evaluation{HeldOut: 24, Sampling: Sampling{Temperature: 0, TopP: 1, RepetitionPenalty: 1.1, MaxTokens: 64}, Prompts: checkPrompts()},
@@ -62,7 +62,7 @@ func paperScale() Spec {
 	return s
 }
 
-// published has the published method's own values (its KL term, weight 0.001, is not built: see the README's status table).
+// published has the published method's own values.
 func published() Spec {
 	s := paperScale()
 	s.Preset = "published"
@@ -73,7 +73,7 @@ func published() Spec {
 		t.Rank, t.Alpha, t.LearningRate, t.BatchSize, t.Epochs = 64, 128, 5e-5, 32, 1
 		t.Schedule, t.Warmup, t.MinLRRatio, t.Beta2 = "cosine", .1, .1, .98
 	}
-	s.DPO.NLL, s.DPO.MaxLength, s.SFT.MaxLength = .1, 1024, 3072
+	s.DPO.NLL, s.DPO.KL, s.DPO.MaxLength, s.SFT.MaxLength = .1, .001, 1024, 3072
 	s.Introspection.Reflection, s.Introspection.Interaction = draw, draw
 	s.Introspection.Reflection.MaxTokens, s.Introspection.Interaction.MaxTokens = 2048, 1024
 	s.Introspection.Filter = Filter{MinChars: -1, MaxChars: -1, RepetitionThreshold: -1}

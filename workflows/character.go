@@ -146,6 +146,9 @@ func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput)
 		r.Stages[i].Total, r.Stages[i].Unit = st.Kept, "rows"
 	}
 	r.Stages[i].Done = r.Stages[i].Total
+	if r.Stages[i].counts() {
+		r.Stages[i].Done = st.Kept
+	}
 	st.Reused = false // the record says what the run has, not how it came by it
 	r.done = append(r.done, st)
 	r.show(ctx)

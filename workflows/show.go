@@ -52,6 +52,9 @@ func warnings(s StageProgress) []string {
 			top, reason = d.n, d.name
 		}
 	}
+	if s.State == Completed && s.counts() && s.Kept < s.Total {
+		say("%d of %d %s: the prompts were used up before the target was met; raise oversample, max_candidates, max_tokens or the filter's limits", s.Kept, s.Total, s.Unit)
+	}
 	if n := s.Kept + dropped; n >= 20 && s.Unit != "steps" {
 		if float64(s.Kept) < .2*float64(n) {
 			say("only %d of %d rows pass (under 20 %%): change the filter's limits, the prompts or max_tokens", s.Kept, n)

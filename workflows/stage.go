@@ -235,8 +235,14 @@ func (s *stage) done(ctx workflow.Context, st activities.Stage) {
 		s.Values = st.Values
 	}
 	s.Done = s.Total
+	if s.counts() {
+		s.Done = s.Kept
+	}
 	s.tell(ctx)
 }
+
+// counts says that Done counts kept rows, of which a finished stage may have fewer than it wanted.
+func (s *StageProgress) counts() bool { return s.Unit == "pairs" || s.Unit == "rows" }
 
 // find asks whether the same work was done before.
 func (s *stage) find(ctx workflow.Context, kind string, upstream []string, adapters []activities.AdapterRef) (string, *activities.Stage, error) {
@@ -257,7 +263,7 @@ func (s *stage) chunks(ctx workflow.Context, count, target, size int, each func(
 		if err := s.gate(ctx); err != nil {
 			return err
 		}
-		n := size
+		n := min(size, max(8, 2*target)) // of few rows, most of a whole chunk would be for nothing
 		if tried > 0 {
 			rate := max(float64(kept)/float64(tried), .05)
 			n = min(size, max(8, int(float64(int64(target)-kept)/rate*1.1)+1))

@@ -61,11 +61,7 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 	if err != nil {
 		return ChunkOutput{}, err
 	}
-	m, err := e.load(ctx, p.Model)
-	if err != nil {
-		return ChunkOutput{}, err
-	}
-	stack, err := e.stack(ctx, m.Model, in.Adapters)
+	m, stack, err := e.open(ctx, p.Model, in.Adapters)
 	if err != nil {
 		return ChunkOutput{}, err
 	}

@@ -167,6 +167,16 @@ func (e *Engine) stack(ctx context.Context, m *transformer.Model, refs []Adapter
 	return out, nil
 }
 
+// open returns a model and the adapters on top of it.
+func (e *Engine) open(ctx context.Context, wanted ModelInfo, adapters []AdapterRef) (*Loaded, []*transformer.Adapter, error) {
+	m, err := e.load(ctx, wanted)
+	if err != nil {
+		return nil, nil, err
+	}
+	stack, err := e.stack(ctx, m.Model, adapters)
+	return m, stack, err
+}
+
 // InspectModelInput has the draft plan.
 type InspectModelInput struct {
 	Plan store.Ref `json:"plan"`

@@ -67,11 +67,7 @@ func (e *Engine) EvaluateModel(ctx context.Context, in EvaluateInput) (EvaluateO
 		if err != nil {
 			return err
 		}
-		m, err := e.load(ctx, p.Model)
-		if err != nil {
-			return err
-		}
-		stack, err := e.stack(ctx, m.Model, in.Adapters)
+		m, stack, err := e.open(ctx, p.Model, in.Adapters)
 		if err != nil {
 			return err
 		}

@@ -75,11 +75,7 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 	if err != nil {
 		return ChunkOutput{}, err
 	}
-	m, err := e.load(ctx, r.model)
-	if err != nil {
-		return ChunkOutput{}, err
-	}
-	stack, err := e.stack(ctx, m.Model, in.Adapters)
+	m, stack, err := e.open(ctx, r.model, in.Adapters)
 	if err != nil {
 		return ChunkOutput{}, err
 	}

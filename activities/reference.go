@@ -25,15 +25,11 @@ func (e *Engine) ReferenceLogProbs(ctx context.Context, in TrainInput) (ChunkOut
 		if err != nil {
 			return err
 		}
-		m, err := e.load(ctx, p.Model)
+		m, frozen, err := e.open(ctx, p.Model, in.Frozen)
 		if err != nil {
 			return err
 		}
 		r, err := e.tokens(ctx, in, p, m)
-		if err != nil {
-			return err
-		}
-		frozen, err := e.stack(ctx, m.Model, in.Frozen)
 		if err != nil {
 			return err
 		}

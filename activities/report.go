@@ -169,10 +169,7 @@ func evaluation(ctx context.Context, s *store.Store, st Stage, d *report.Data) e
 		d.Answers = append(d.Answers, row)
 	}
 	v := st.Values
-	if g, ok := v["gain_teacher_prompt"]; ok {
-		d.Teacher = append(d.Teacher, report.Fact{Name: "its prompt gains the base", Value: fmt.Sprintf("%+.2f nats a token on the held-out answers", g)})
-	}
-	d.HeldOut = report.HeldOut{Rows: m[0].HeldOutRows, Base: m[0].HeldOut, BaseWithConstitution: m[0].WithConstitution, DPO: m[1].HeldOut, Final: m[2].HeldOut,
+	d.HeldOut = report.HeldOut{Rows: m[0].HeldOutRows, Base: m[0].HeldOut, BaseWithConstitution: m[0].WithConstitution, BaseWithTeacher: m[0].WithTeacher, DPO: m[1].HeldOut, Final: m[2].HeldOut,
 		Index: v["index_character"], PriceBase: m[0].Plain, PriceDPO: m[1].Plain, PriceFinal: m[2].Plain}
 	return nil
 }

@@ -34,8 +34,12 @@ func headline(h HeldOut) Headline {
 	out.Rows = []heldOutRow{
 		{Model: "base", Character: h.Base, Plain: h.PriceBase, HasPlain: h.PriceBase != 0},
 		{Model: "base with the constitution in its prompt", Character: h.BaseWithConstitution, Gain: prompt, HasGain: true},
+		{Model: "base with the teacher's prompt, example turns included", Character: h.BaseWithTeacher, Gain: h.BaseWithTeacher - h.Base, HasGain: true},
 		{Model: "after DPO, no constitution", Character: h.DPO, Gain: dpo, HasGain: true, Plain: h.PriceDPO, Price: h.PriceDPO - h.PriceBase, HasPlain: h.PriceBase != 0},
 		{Model: "final, no constitution", Character: h.Final, Gain: final, HasGain: true, Plain: h.PriceFinal, Price: h.PriceFinal - h.PriceBase, HasPlain: h.PriceBase != 0},
+	}
+	if h.BaseWithTeacher == 0 || h.BaseWithTeacher == h.BaseWithConstitution {
+		out.Rows = slices.Delete(out.Rows, 2, 3)
 	}
 	share := h.Index // of what the prompt gains, that the final model has without it
 	if prompt > 0 {

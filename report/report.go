@@ -58,6 +58,9 @@ type HeldOut struct {
 	// Of these answers: under the base model, the base with the constitution in
 	// its prompt, the model after DPO and the final model (no constitution).
 	Base, BaseWithConstitution, DPO, Final float64
+	// BaseWithTeacher is the base with all that a local teacher had before it,
+	// example turns included; 0 = not measured.
+	BaseWithTeacher float64
 	// Index is the internalisation index as the run defines it.
 	Index float64
 	// Of the base model's own plain answers: what the character costs.

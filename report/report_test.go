@@ -162,6 +162,7 @@ func TestVerdicts(t *testing.T) {
 		h    report.HeldOut
 		want string
 	}{
+		{"teacher", report.HeldOut{Rows: 24, Base: -4, BaseWithConstitution: -3, BaseWithTeacher: -2.5, DPO: -3.4, Final: -3.4, Index: 0.6}, "example turns included"},
 		{"part", report.HeldOut{Rows: 24, Base: -4, BaseWithConstitution: -3, DPO: -3.4, Final: -3.4, Index: 0.6}, "took in part"},
 		{"faint", report.HeldOut{Rows: 24, Base: -4, BaseWithConstitution: -3, DPO: -3.8, Final: -3.9, Index: 0.1}, "only faintly"},
 		{"none", report.HeldOut{Rows: 24, Base: -4, BaseWithConstitution: -3, DPO: -4, Final: -4.2, Index: -0.2}, "did not take"},

@@ -31,8 +31,8 @@ type batch struct {
 	emit   func(i int, r Result) error
 	ws     *transformer.Workspace
 	cache  *transformer.Cache
-	root   *transformer.Sequence // the beginning that all prompts share; nil: none
-	queue  []int                 // requests that wait
+	leaf   map[int]*prefix // of each waiting request, the longest beginning it shares; nil: none
+	queue  []int           // requests that wait
 	active []*row
 	done   int
 	choose chooser
@@ -52,9 +52,7 @@ func (b *batch) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.share(ctx); err != nil {
-		return err
-	}
+	b.share()
 	logits := tensor.New(min(b.opt.MaxRows, max(1, len(b.queue))), b.model.Vocab)
 	var chunks []transformer.Chunk
 	var rows []*row
@@ -62,7 +60,9 @@ func (b *batch) run(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		b.admit()
+		if err := b.admit(ctx); err != nil {
+			return err
+		}
 		if len(b.active) == 0 {
 			return nil
 		}
@@ -94,51 +94,17 @@ func (b *batch) run(ctx context.Context) error {
 	}
 }
 
-// share computes the longest beginning that all waiting prompts have in
-// common, leaving each prompt at least one token of its own to begin with.
-func (b *batch) share(ctx context.Context) error {
-	if len(b.queue) < 2 {
-		return nil
-	}
-	first := b.reqs[b.queue[0]].Prompt
-	n := len(first) - 1
-	for _, i := range b.queue[1:] {
-		p := b.reqs[i].Prompt
-		n = min(n, len(p)-1)
-		for k := range n {
-			if p[k] != first[k] {
-				n = k
-				break
-			}
-		}
-	}
-	if n == 0 {
-		return nil
-	}
-	b.root = b.cache.NewSequence()
-	for from := 0; from < n; from += b.opt.PrefillTokens {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		chunk := []transformer.Chunk{{Seq: b.root, Tokens: first[from:min(n, from+b.opt.PrefillTokens)]}}
-		if err := b.model.Extend(b.ws, b.cache, chunk, b.stack, nil); err != nil {
-			return fmt.Errorf("sample: %w", err)
-		}
-	}
-	return nil
-}
-
 // admit starts waiting requests while there is room.
-func (b *batch) admit() {
+func (b *batch) admit(ctx context.Context) error {
 	for len(b.active) < b.opt.MaxRows && len(b.queue) > 0 {
 		i := b.queue[0]
-		b.queue = b.queue[1:]
-		r := &row{i: i, req: &b.reqs[i]}
-		if b.root != nil {
-			r.seq, r.fed = b.cache.Fork(b.root), b.root.Length
-		} else {
-			r.seq = b.cache.NewSequence()
+		seq, err := b.begin(ctx, b.leaf[i])
+		if err != nil {
+			return err
 		}
+		b.queue = b.queue[1:]
+		b.started(i)
+		r := &row{i: i, req: &b.reqs[i], seq: seq, fed: seq.Length}
 		if p := r.req.Params.RepetitionPenalty; p != 0 && p != 1 {
 			r.isSeen = make(map[int32]struct{})
 			for _, id := range r.req.Prompt {
@@ -147,10 +113,7 @@ func (b *batch) admit() {
 		}
 		b.active = append(b.active, r)
 	}
-	if len(b.queue) == 0 && b.root != nil {
-		b.cache.Free(b.root)
-		b.root = nil
-	}
+	return nil
 }
 
 func (r *row) see(id int32) {

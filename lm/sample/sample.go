@@ -2,7 +2,7 @@
 //
 // Generate is all there is to call. It keeps up to MaxRows answers in work,
 // starts the next prompt as soon as one ends (continuous batching), computes
-// the beginning that all prompts share once, and feeds long prompts in pieces.
+// beginnings that prompts share once, and feeds long prompts in pieces.
 // None of this shows in the results: an answer depends on the model, its own
 // request and nothing else, bit for bit, because the kernels under
 // transformer.Extend keep that law and the random numbers are a function of

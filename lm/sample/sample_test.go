@@ -45,7 +45,8 @@ func decode(ids []int32) string {
 	return b.String()
 }
 
-// requests with a common beginning, of different lengths and parameters.
+// requests with a common beginning, of different lengths and parameters. Every second one shares more, of these every
+// second one more again, and every fifth is the prompt of the one five before.
 func requests(n, shared int) []sample.Request {
 	r := rand.New(rand.NewPCG(8, 9))
 	prefix := make([]int32, shared)
@@ -59,8 +60,18 @@ func requests(n, shared int) []sample.Request {
 	reqs := make([]sample.Request, n)
 	for i := range reqs {
 		p := slices.Clone(prefix)
+		for level, step := range []int{2, 4} {
+			for k := range 11 {
+				if i%step == 1 {
+					p = append(p, int32((7*k+level)%67))
+				}
+			}
+		}
 		for range 1 + r.IntN(60) {
 			p = append(p, int32(r.IntN(67)))
+		}
+		if i%5 == 4 && i > 5 {
+			p = reqs[i-5].Prompt
 		}
 		reqs[i] = sample.Request{Key: uint64(1000 + i), Prompt: p, Params: all[i%len(all)]}
 		reqs[i].Params.Seed = 42

@@ -67,10 +67,7 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 	}
 	intro, seeds, system := p.Spec.Introspection, constitution.InteractionSeeds(), interactionSystem(p, c)
 	turns := intro.Turns | 1 // the trained side has the last word
-	lim := limits(intro.Filter)
-	if lim.MinChars == 0 || lim.MinChars > dataset.DefaultPreferenceMinChars {
-		lim.MinChars = dataset.DefaultPreferenceMinChars // the floor is for whole answers; a turn of talk may be short
-	}
+	lim := turnLimits(limits(intro.Filter))
 	talks := make([]*talk, len(rows))
 	for i, q := range rows {
 		talks[i] = &talk{id: q.ID, opener: q.Text, greeting: seeds[rowKey("greeting", q.ID)%uint64(len(seeds))].Text}
@@ -112,4 +109,12 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 		convs[i] = v
 	}
 	return commitChunk(ctx, e.Store, in, "parts/interaction", convs, ofConversation, start)
+}
+
+// turnLimits are the limits of one turn: the floor is for whole answers; a turn of talk may be short.
+func turnLimits(l dataset.Limits) dataset.Limits {
+	if l.MinChars == 0 || l.MinChars > dataset.DefaultPreferenceMinChars {
+		l.MinChars = dataset.DefaultPreferenceMinChars
+	}
+	return l
 }

@@ -42,6 +42,9 @@ type Brief struct {
 	Interactions   int       `json:"interactions"`
 	Chunk          int       `json:"chunk"`
 	SegmentSeconds int       `json:"segment_seconds"`
+	// The user gave these rows: nothing is generated.
+	OwnPairs         bool `json:"own_pairs,omitempty"`
+	OwnIntrospection bool `json:"own_introspection,omitempty"`
 	// Attributes are the search attributes that the cluster knows.
 	Attributes []string `json:"attributes,omitempty"`
 }
@@ -72,6 +75,21 @@ func (d *Data) ResolveSpec(ctx context.Context, in ResolveInput) (Brief, error) 
 			return Brief{}, fatal(BadInput, fmt.Errorf("spec: preferences.prompts would not be used: teacher is %s and preferences.sources are %v; add user to the sources (teacher recorded answers its own prompts only)", s.Teacher, s.Preferences.Sources))
 		}
 	}
+	if s.Preferences.File != "" {
+		if s.Preferences.Prompts != "" {
+			return Brief{}, fatal(BadInput, fmt.Errorf("spec: preferences.prompts would not be used: preferences.file has pairs with prompts of their own; leave one out"))
+		}
+		check := func(b []byte) error { _, err := dataset.ParsePreferenceJSONL(b); return err }
+		if p.Pairs, err = d.rows(ctx, "preferences.file", s.Preferences.File, check); err != nil {
+			return Brief{}, err
+		}
+	}
+	if s.Introspection.File != "" {
+		check := func(b []byte) error { _, err := dataset.ParseIntrospectionJSONL(b); return err }
+		if p.Talks, err = d.rows(ctx, "introspection.file", s.Introspection.File, check); err != nil {
+			return Brief{}, err
+		}
+	}
 	if s.TeacherOptions.File != "" {
 		if p.Recorded, err = d.pin(ctx, "teacher_options.file", s.TeacherOptions.File); err != nil {
 			return Brief{}, err
@@ -81,12 +99,12 @@ func (d *Data) ResolveSpec(ctx context.Context, in ResolveInput) (Brief, error) 
 	if err != nil {
 		return Brief{}, err
 	}
-	if s.Teacher == "recorded" && len(rec) < s.Evaluation.HeldOut+s.Preferences.MinPairs {
+	if s.Teacher == "recorded" && p.Pairs == nil && len(rec) < s.Evaluation.HeldOut+s.Preferences.MinPairs {
 		return Brief{}, fatal(BadInput, fmt.Errorf("spec: teacher recorded has %d answers for %q, but preferences.min_pairs %d and evaluation.held_out %d need %d; name a larger file in teacher_options.file or choose another teacher",
 			len(rec), c.Name, s.Preferences.MinPairs, s.Evaluation.HeldOut, s.Evaluation.HeldOut+s.Preferences.MinPairs))
 	}
 	out := Brief{Constitution: c.Name, Preset: s.Preset, Model: s.Model, Teacher: s.Teacher, Pairs: s.Preferences.Pairs, PairChunk: s.Preferences.Chunk,
-		Reflections: s.Introspection.Reflections, Interactions: s.Introspection.Interactions, Chunk: s.Introspection.Chunk, SegmentSeconds: max(s.DPO.SegmentSeconds, s.SFT.SegmentSeconds)}
+		Reflections: s.Introspection.Reflections, Interactions: s.Introspection.Interactions, Chunk: s.Introspection.Chunk, OwnPairs: p.Pairs != nil, OwnIntrospection: p.Talks != nil, SegmentSeconds: max(s.DPO.SegmentSeconds, s.SFT.SegmentSeconds)}
 	if out.Plan, err = putJSON(ctx, d.Store, "plans", p); err != nil {
 		return Brief{}, err
 	}
@@ -128,6 +146,22 @@ func (d *Data) pin(ctx context.Context, field, value string) (*store.Ref, error)
 	}
 	r, err := d.Store.Put(ctx, path.Dir(key), path.Ext(key), b)
 	return &r, err
+}
+
+// rows pins a file of rows after a check.
+func (d *Data) rows(ctx context.Context, field, value string, check func([]byte) error) (*store.Ref, error) {
+	r, err := d.pin(ctx, field, value)
+	if err != nil {
+		return nil, err
+	}
+	b, err := d.Store.Get(ctx, *r)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(b); err != nil {
+		return nil, fatal(BadInput, fmt.Errorf("spec: %s: %w", field, err))
+	}
+	return r, nil
 }
 
 // recorded returns the recorded answers of the plan's character: the user's file, else the built-in ones, else none.

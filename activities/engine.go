@@ -205,7 +205,7 @@ func (e *Engine) inspect(ctx context.Context, in InspectModelInput) (InspectMode
 	if err != nil {
 		return InspectModelOutput{}, err
 	}
-	if t := p.Spec.TeacherOptions.Model; p.Spec.Teacher == "local" && t != "" && t != p.Spec.Model {
+	if t := p.Spec.TeacherOptions.Model; p.Spec.Teacher == "local" && p.Pairs == nil && t != "" && t != p.Spec.Model {
 		m, err := e.load(ctx, ModelInfo{Name: t})
 		if err != nil {
 			return InspectModelOutput{}, err

@@ -79,6 +79,11 @@ func (d *Data) JoinIntrospection(ctx context.Context, in JoinIntrospectionInput)
 	if err != nil {
 		return Stage{}, err
 	}
+	return d.keepConversations(ctx, p, st, rows)
+}
+
+// keepConversations writes the data set of kept rows.
+func (d *Data) keepConversations(ctx context.Context, p Plan, st Stage, rows []dataset.Conversation) (_ Stage, err error) {
 	st.Kept, st.Dropped = int64(len(rows)), counts(st.Dropped)
 	if st.Parts, err = dataset.WriteParts(ctx, d.Store, "parts/introspection", rows); err != nil {
 		return Stage{}, err

@@ -67,6 +67,11 @@ func (d *Data) JoinPairs(ctx context.Context, in JoinPairsInput) (Stage, error) 
 				ID:       c.ID, Source: p.Spec.Teacher, Teacher: teacherName, Student: p.Model.Name, ChosenTokens: c.Tokens, RejectedTokens: r.Tokens, RejectedFinish: r.Finish})
 		}
 	}
+	return d.keepPairs(ctx, p, st, pairs)
+}
+
+// keepPairs writes the data set of kept pairs, and fails under the floor.
+func (d *Data) keepPairs(ctx context.Context, p Plan, st Stage, pairs []dataset.Pair) (_ Stage, err error) {
 	st.Kept = int64(len(pairs))
 	if len(pairs) < p.Spec.Preferences.MinPairs {
 		return Stage{}, fatal(StageFailed, fmt.Errorf("preferences: %d of %d candidates made pairs, preferences.min_pairs is %d; dropped: %v; try a stronger teacher, more preferences.max_candidates or wider filters",

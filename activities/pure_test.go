@@ -188,6 +188,8 @@ func TestStageKeys(t *testing.T) {
 		{"teacher", KindPreferences, func(p *Plan) { p.Spec.Teacher = "recorded" }},
 		{"pairs", KindPreferences, func(p *Plan) { p.Spec.Preferences.Pairs++ }},
 		{"prompts", KindPreferences, func(p *Plan) { p.Prompts = &store.Ref{SHA256: "x"} }},
+		{"own pairs", KindPreferences, func(p *Plan) { p.Pairs = &store.Ref{SHA256: "x"} }},
+		{"own introspection", KindIntrospection, func(p *Plan) { p.Talks = &store.Ref{SHA256: "x"} }},
 		{"recorded", KindPreferences + " " + KindEvaluation, func(p *Plan) { p.Recorded = &store.Ref{SHA256: "x"} }},
 		{"held out", KindPreferences + " " + KindEvaluation, func(p *Plan) { p.Spec.Evaluation.HeldOut++ }},
 		{"short system", KindPreferences + " " + KindIntrospection + " " + KindEvaluation, func(p *Plan) { p.Spec.TeacherOptions.System = "full" }},

@@ -44,6 +44,8 @@ type Plan struct {
 	Name         string     `json:"name"` // the constitution's name
 	Prompts      *store.Ref `json:"prompts,omitempty"`
 	Recorded     *store.Ref `json:"recorded,omitempty"`
+	Pairs        *store.Ref `json:"pairs,omitempty"` // the user's rows, instead of generated ones
+	Talks        *store.Ref `json:"talks,omitempty"`
 	Model        ModelInfo  `json:"model"`
 	Teacher      ModelInfo  `json:"teacher"` // teacher local only
 	Variant      string     `json:"variant"` // kernel variant: bits are fixed per variant

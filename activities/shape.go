@@ -22,16 +22,16 @@ func shape(kind string, p Plan) any {
 	switch kind {
 	case KindPreferences:
 		q, o := s.Preferences, s.TeacherOptions
-		q.Chunk, q.Parallel, q.Prompts = 0, 0, ""
+		q.Chunk, q.Parallel, q.Prompts, q.File = 0, 0, "", ""
 		o.Concurrency, o.KeyEnv, o.File = 0, "", ""
 		base["preferences"], base["teacher"], base["options"], base["teacher_model"] = q, s.Teacher, o, p.Teacher
-		base["prompts"], base["recorded"], base["held_out"] = p.Prompts, p.Recorded, s.Evaluation.HeldOut
+		base["file"], base["prompts"], base["recorded"], base["held_out"] = p.Pairs, p.Prompts, p.Recorded, s.Evaluation.HeldOut
 	case KindDPO:
 		base["train"] = train(s.DPO)
 	case KindIntrospection:
 		q := s.Introspection
-		q.Chunk, q.Parallel = 0, 0
-		base["introspection"], base["system"] = q, s.TeacherOptions.System
+		q.Chunk, q.Parallel, q.File = 0, 0, ""
+		base["file"], base["introspection"], base["system"] = p.Talks, q, s.TeacherOptions.System
 	case KindSFT:
 		base["train"] = train(s.SFT)
 	case KindEvaluation:

@@ -28,6 +28,9 @@ func GenerateIntrospection(ctx workflow.Context, input Input) (activities.Stage,
 	if err != nil || have != nil {
 		return deref(have), err
 	}
+	if b.OwnIntrospection {
+		return s.imported(ctx, data.ImportIntrospection, key)
+	}
 	s.Total = int64(b.Reflections + b.Interactions)
 	s.tell(ctx)
 	// sampled makes one kind of rows and returns its chain.

@@ -24,6 +24,9 @@ func GeneratePreferences(ctx workflow.Context, input Input) (activities.Stage, e
 	if err != nil || have != nil {
 		return deref(have), err
 	}
+	if b.OwnPairs {
+		return s.imported(ctx, data.ImportPairs, key)
+	}
 	s.Total, s.Step = int64(b.Pairs), "prompts"
 	s.tell(ctx)
 	var set activities.PromptSet
@@ -68,6 +71,18 @@ func GeneratePreferences(ctx workflow.Context, input Input) (activities.Stage, e
 	if err := workflow.ExecuteActivity(onData(ctx, "join the pairs"), data.JoinPairs, activities.JoinPairsInput{Plan: b.Plan, Key: key, Teacher: chosen, Student: rejected}).Get(ctx, &st); err != nil {
 		return activities.Stage{}, err
 	}
+	return s.finish(ctx, st)
+}
+
+// imported takes the user's rows instead of generated ones.
+func (s *stage) imported(ctx workflow.Context, activity any, key string) (activities.Stage, error) {
+	s.Step = "import"
+	s.tell(ctx)
+	var st activities.Stage
+	if err := workflow.ExecuteActivity(onData(ctx, "import the rows of your file"), activity, activities.ImportInput{Plan: s.brief.Plan, Key: key}).Get(ctx, &st); err != nil {
+		return activities.Stage{}, err
+	}
+	s.Total, s.Done, s.Kept, s.Rows, s.Dropped = st.Kept, st.Kept, st.Kept, st.Rows, st.Dropped
 	return s.finish(ctx, st)
 }
 

@@ -91,7 +91,7 @@ func resolve(ctx workflow.Context, spec []byte) (activities.Brief, error) {
 	if err := workflow.ExecuteActivity(onData(ctx, "resolve the spec"), data.ResolveSpec, activities.ResolveInput{Spec: spec}).Get(ctx, &b); err != nil {
 		return b, err
 	}
-	if b.Teacher == "openai" {
+	if b.Teacher == "openai" && !b.OwnPairs {
 		if err := workflow.ExecuteActivity(onTeacher(ctx, "check the teacher"), teacher.CheckTeacher, activities.CheckTeacherInput{Plan: b.Plan}).Get(ctx, nil); err != nil {
 			return b, err
 		}

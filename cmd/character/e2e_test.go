@@ -260,6 +260,39 @@ func TestWholeRun(t *testing.T) {
 	})
 }
 
+// TestOwnRows trains on rows of the user's own: those that another run exported. They are the same rows afterwards, and
+// nobody was asked for others.
+func TestOwnRows(t *testing.T) {
+	m := newMachine(t)
+	m.must(m.runArgs("first")...)
+	one, two := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")
+	m.must("export", "first", "--out", one)
+	pairs, talks := filepath.Join(one, "captain_dpo.jsonl"), filepath.Join(one, "captain_introspection.jsonl")
+	out := m.must(m.runArgs("second", "--pairs", pairs, "--introspection", talks)...)
+	if strings.Contains(out, "teacher answers") || strings.Contains(out, "reflections 0") {
+		t.Errorf("rows were generated beside those given:\n%s", out)
+	}
+	m.must("export", "second", "--out", two)
+	for _, name := range []string{"captain_dpo.jsonl", "captain_introspection.jsonl"} {
+		want, err := os.ReadFile(filepath.Join(one, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join(two, name))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: other rows than those given, %v", name, err)
+		}
+	}
+	bad := filepath.Join(t.TempDir(), "bad.jsonl")
+	if err := os.WriteFile(bad, []byte(`{"prompt":"Hello!","chosen":"Arr"}`+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b, err := m.command(m.runArgs("third", "--pairs", bad)...).CombinedOutput()
+	if err == nil || !strings.Contains(string(b), "line 1") || !strings.Contains(string(b), "rejected") {
+		t.Errorf("half a row: %v\n%s", err, b)
+	}
+}
+
 // firstMetrics checks law 2 on the exported values: ln 2, no margin, accuracy one half at the first step.
 func firstMetrics(t *testing.T, path string) {
 	t.Helper()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/opencharacter/opencharacter/activities"
 	"github.com/opencharacter/opencharacter/constitution"
+	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/lm/hub"
 	"github.com/opencharacter/opencharacter/spec"
 	"github.com/opencharacter/opencharacter/store"
@@ -26,9 +27,9 @@ import (
 
 // runFlags are what `character run` takes.
 type runFlags struct {
-	preset, id, model, prompts, recorded string
-	set                                  []string
-	detach                               bool
+	preset, id, model, prompts, recorded, pairs, introspection string
+	set                                                        []string
+	detach                                                     bool
 }
 
 func runCmd() *cobra.Command {
@@ -44,6 +45,7 @@ directory yet, this command starts everything in its own process; an unfinished 
 		Example: `  character run captain --preset demo
   character run captain --id my-captain --set dpo.epochs=3 --set seed=7
   character run captain --set teacher=recorded
+  character run captain --id again --pairs captain_dpo.jsonl --introspection captain_introspection.jsonl
   character run my-character.yaml --model ~/models/qwen3-0.6b
   character run --id my-captain                      # come back to a run`,
 		Args: cobra.MaximumNArgs(1),
@@ -61,6 +63,8 @@ directory yet, this command starts everything in its own process; an unfinished 
 	c.Flags().StringArrayVar(&f.set, "set", nil, "set one field of the spec, e.g. --set preferences.pairs=200 (repeatable)")
 	c.Flags().StringVar(&f.prompts, "prompts", "", "file with your own prompts, one a line or JSONL {\"prompt\": ...}")
 	c.Flags().StringVar(&f.recorded, "recorded", "", "file with recorded answers, JSONL {\"prompt\": ..., \"chosen\": ...}: they measure the gain, and teach with --set teacher=recorded")
+	c.Flags().StringVar(&f.pairs, "pairs", "", "train DPO on your own rows, JSONL {\"prompt\", \"chosen\", \"rejected\"}, instead of generating pairs")
+	c.Flags().StringVar(&f.introspection, "introspection", "", "train SFT on your own rows, JSONL {\"prompt\", \"reflection\"} or {\"prompt\", \"turns\"}, instead of generating them")
 	c.Flags().BoolVar(&f.detach, "detach", false, "start the run and return (needs a running `character up`)")
 	return c
 }
@@ -72,7 +76,7 @@ func run(cmd *cobra.Command, name string, f runFlags) error {
 	if name == "" && f.id == "" {
 		return usage(errors.New("name a character or a constitution file, or an existing run with --id; `character run --help` has examples"))
 	}
-	if name == "" && (f.preset != "" || f.model != "" || f.prompts != "" || f.recorded != "" || len(f.set) > 0) {
+	if name == "" && (f.preset != "" || f.model != "" || f.prompts != "" || f.recorded != "" || f.pairs != "" || f.introspection != "" || len(f.set) > 0) {
 		return usage(fmt.Errorf("run %s goes on with the spec it was started with: leave the other flags out, or name the character to start a run", f.id))
 	}
 	var c *constitution.Constitution
@@ -216,6 +220,25 @@ func readFiles(c *constitution.Constitution, name string, f runFlags) ([]file, e
 			return nil, err
 		}
 		out = append(out, file{"preferences.prompts", ".txt", b})
+	}
+	for _, own := range []struct {
+		flag, path, field string
+		check             func([]byte) error
+	}{
+		{"--pairs", f.pairs, "preferences.file", func(b []byte) error { _, err := dataset.ParsePreferenceJSONL(b); return err }},
+		{"--introspection", f.introspection, "introspection.file", func(b []byte) error { _, err := dataset.ParseIntrospectionJSONL(b); return err }},
+	} {
+		if own.path == "" {
+			continue
+		}
+		b, err := os.ReadFile(own.path)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", own.flag, err)
+		}
+		if err := own.check(b); err != nil {
+			return nil, fmt.Errorf("%s %s: %w", own.flag, own.path, err)
+		}
+		out = append(out, file{own.field, ".jsonl", b})
 	}
 	if f.recorded != "" {
 		b, err := os.ReadFile(f.recorded)

@@ -1,0 +1,128 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/store"
+)
+
+// ImportInput names the plan, whose file is read, and the stage's key.
+type ImportInput struct {
+	Plan store.Ref `json:"plan"`
+	Key  string    `json:"key"`
+}
+
+// dropHeldOut is the reason of an imported pair that the evaluation holds out: it must stay unseen.
+const dropHeldOut = "held_out"
+
+// ImportPairs makes the preference data set of the user's JSONL rows instead of asking anyone. The quality filters apply
+// as they do to generated answers; every row of the file is wanted, whatever the target.
+func (d *Data) ImportPairs(ctx context.Context, in ImportInput) (Stage, error) {
+	p, err := getPlan(ctx, d.Store, in.Plan)
+	if err != nil {
+		return Stage{}, err
+	}
+	b, err := d.Store.Get(ctx, *p.Pairs)
+	if err != nil {
+		return Stage{}, err
+	}
+	rows, err := dataset.ParsePreferenceJSONL(b)
+	if err != nil {
+		return Stage{}, fatal(BadInput, fmt.Errorf("preferences.file: %w", err))
+	}
+	rec, err := recorded(ctx, d.Store, p)
+	if err != nil {
+		return Stage{}, err
+	}
+	held, _ := splitHeldOut(p, rec)
+	unseen := map[string]bool{}
+	for _, h := range held {
+		unseen[fold(h.Prompt)] = true
+	}
+	chosen := preferenceLimits(p.Spec.Preferences.Filter)
+	rejected := chosen
+	rejected.AllowIdentity = true
+	st := Stage{Kind: KindPreferences, Key: in.Key, Rows: int64(len(rows)), Dropped: map[string]int64{}}
+	var pairs []dataset.Pair
+	for _, r := range rows {
+		drop := cleanTurns(chosen, "chosen: ", r.Chosen)
+		if drop == "" {
+			drop = cleanTurns(rejected, "rejected: ", r.Rejected)
+		}
+		if drop == "" && fold(spoken(r.Chosen)) == fold(spoken(r.Rejected)) {
+			drop = dropIdentical
+		}
+		if drop == "" && unseen[fold(r.Prompt[len(r.Prompt)-1].Content)] {
+			drop = dropHeldOut
+		}
+		if drop != "" {
+			st.Dropped[drop]++
+			continue
+		}
+		r.Teacher, r.Student = "imported", "imported"
+		pairs = append(pairs, r)
+	}
+	return d.keepPairs(ctx, p, st, pairs)
+}
+
+// ImportIntrospection makes the introspection data set of the user's JSONL rows: reflections, and conversations of which
+// every turn must pass.
+func (d *Data) ImportIntrospection(ctx context.Context, in ImportInput) (Stage, error) {
+	p, err := getPlan(ctx, d.Store, in.Plan)
+	if err != nil {
+		return Stage{}, err
+	}
+	b, err := d.Store.Get(ctx, *p.Talks)
+	if err != nil {
+		return Stage{}, err
+	}
+	all, err := dataset.ParseIntrospectionJSONL(b)
+	if err != nil {
+		return Stage{}, fatal(BadInput, fmt.Errorf("introspection.file: %w", err))
+	}
+	st := Stage{Kind: KindIntrospection, Key: in.Key, Rows: int64(len(all)), Dropped: map[string]int64{}, Values: map[string]float64{}}
+	var rows []dataset.Conversation
+	for _, r := range all {
+		l := limits(p.Spec.Introspection.Filter)
+		if r.Kind == "interaction" {
+			l = turnLimits(l)
+		}
+		if drop := cleanTurns(l, r.Kind+": ", r.Messages); drop != "" {
+			st.Dropped[drop]++
+			continue
+		}
+		st.Values[r.Kind+"s"]++
+		rows = append(rows, r)
+	}
+	if len(rows) == 0 {
+		return Stage{}, fatal(StageFailed, fmt.Errorf("introspection: none of the %d rows of the file passed; dropped: %v; mend the rows or widen the filter's limits", len(all), st.Dropped))
+	}
+	return d.keepConversations(ctx, p, st, rows)
+}
+
+// cleanTurns filters what was said, leaving in msgs what is to be kept of it, and returns the first reason to drop it.
+// System messages are instructions, not speech; what a user asks may be of any length.
+func cleanTurns(l dataset.Limits, prefix string, msgs []dataset.Message) string {
+	for i, m := range msgs {
+		if m.Role != "assistant" {
+			continue
+		}
+		clean, reason := dataset.CheckResponse(l, "stop", m.Content)
+		if reason != "" {
+			return prefix + reason
+		}
+		msgs[i].Content = clean
+	}
+	return ""
+}
+
+func spoken(msgs []dataset.Message) string {
+	var b strings.Builder
+	for _, m := range msgs {
+		b.WriteString(m.Content + "\n")
+	}
+	return b.String()
+}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.temporal.io/api/enums/v1"
-	"golang.org/x/sys/unix"
 
 	"github.com/opencharacter/opencharacter/activities"
 	"github.com/opencharacter/opencharacter/lm/hub"
@@ -63,12 +62,12 @@ func (d *doctor) machine(dir string) {
 		}
 		at = filepath.Dir(at)
 	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(at, &fs); err != nil {
+	bytes, err := freeBytes(at)
+	if err != nil {
 		d.check(false, fmt.Sprintf("disk of %s: %v", dir, err), "choose another --data")
 		return
 	}
-	free := float64(fs.Bavail) * float64(fs.Bsize) / 1e9
+	free := float64(bytes) / 1e9
 	d.check(free > 1, fmt.Sprintf("disk: %.1f GB free for %s", free, dir), "a run of the demo needs 1 GB; make room or choose another --data")
 }
 

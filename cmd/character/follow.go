@@ -39,7 +39,8 @@ func query(ctx context.Context, c client.Client, id string) (workflows.Progress,
 }
 
 // newest asks a running stage itself, of which the run hears less and less often, and reads the newest heartbeat of
-// its running activity. Where neither answers, s stays what the run said.
+// its running activity. An activity that is tried again says why in s.Step. Where neither answers, s stays what the run
+// said.
 func newest(ctx context.Context, c client.Client, s *workflows.StageProgress) (activities.Live, bool) {
 	var l activities.Live
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -53,6 +54,9 @@ func newest(ctx context.Context, c client.Client, s *workflows.StageProgress) (a
 		return l, false
 	}
 	for _, a := range d.PendingActivities {
+		if f := a.GetLastFailure(); f != nil && a.GetAttempt() > 1 {
+			s.Step += fmt.Sprintf(", attempt %d after: %s", a.GetAttempt(), f.GetMessage())
+		}
 		if h := a.GetHeartbeatDetails(); h != nil && converter.GetDefaultDataConverter().FromPayloads(h, &l) == nil {
 			return l, true
 		}

@@ -25,6 +25,7 @@ type localOptions struct {
 type local struct {
 	*stack.Stack
 	worker *child
+	done   chan struct{}
 }
 
 // startLocal starts the stack and a worker that is started again whenever it ends. ctx bounds the start only.
@@ -44,7 +45,8 @@ func startLocal(ctx context.Context, o localOptions) (*local, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &local{Stack: s}
+	l := &local{Stack: s, done: make(chan struct{})}
+	go watchDisk(s.Dir, o.warn, l.done)
 	if o.noWorker {
 		return l, nil
 	}
@@ -61,6 +63,7 @@ func startLocal(ctx context.Context, o localOptions) (*local, error) {
 
 // stop ends the worker, which first commits what it has, then the servers.
 func (l *local) stop() error {
+	close(l.done)
 	if l.worker != nil {
 		l.worker.stop(45 * time.Second)
 	}

@@ -8,14 +8,17 @@ import (
 
 // AttentionShape describes grouped-query attention: Heads query heads share
 // KVHeads key/value heads (Heads/KVHeads neighbours share one), each HeadDim
-// wide; scores are multiplied by Scale, which is positive.
+// wide; scores are multiplied by Scale, which is positive. A Window above 0
+// limits every position to the last Window positions of its row, itself
+// included; 0 means no limit.
 type AttentionShape struct {
 	Heads, KVHeads, HeadDim int
 	Scale                   float32
+	Window                  int
 }
 
 func (s AttentionShape) check(op string) {
-	if s.Heads <= 0 || s.KVHeads <= 0 || s.Heads%s.KVHeads != 0 || s.HeadDim <= 0 || !(s.Scale > 0) {
+	if s.Heads <= 0 || s.KVHeads <= 0 || s.Heads%s.KVHeads != 0 || s.HeadDim <= 0 || !(s.Scale > 0) || s.Window < 0 {
 		panic(fmt.Sprintf("tensor.%s: bad attention shape %+v", op, s))
 	}
 }
@@ -25,7 +28,7 @@ func (s AttentionShape) kv(t *Tensor) bool { return t.Cols == s.KVHeads*s.HeadDi
 
 // Attention is causal softmax attention over packed rows. Row i of the batch
 // is positions offsets[i] up to offsets[i+1]; position t attends to the
-// positions of its own row up to itself:
+// positions of its own row up to itself, within the window:
 //
 //	dst_t = sum_j softmax_j(Scale * q_t . k_j) v_j
 //

@@ -10,7 +10,7 @@ import "fmt"
 // x is [M, In]; logprob, lse and targets have M entries.
 func HeadLogProb(logprob, lse []float32, x *Tensor, w *Weight, targets []int32) {
 	checkHead("HeadLogProb", x, w, targets, len(logprob), len(lse))
-	device.HeadLogProb(logprob, lse, x.matrix(), w.packed, targets)
+	w.compute.kernels().HeadLogProb(logprob, lse, x.matrix(), w.packed, targets)
 }
 
 // HeadLogProbGrad sets logprob as HeadLogProb does, bit for bit, and each row of
@@ -24,7 +24,7 @@ func HeadLogProb(logprob, lse []float32, x *Tensor, w *Weight, targets []int32) 
 func HeadLogProbGrad(logprob []float32, grad, x *Tensor, w *Weight, targets []int32) {
 	check(same(grad, x), "HeadLogProbGrad", grad, x)
 	checkHead("HeadLogProbGrad", x, w, targets, len(logprob), len(logprob))
-	device.HeadLogProbGrad(logprob, grad.matrix(), x.matrix(), w.packed, targets)
+	w.compute.kernels().HeadLogProbGrad(logprob, grad.matrix(), x.matrix(), w.packed, targets)
 }
 
 func checkHead(op string, x *Tensor, w *Weight, targets []int32, n1, n2 int) {

@@ -53,10 +53,12 @@ func (c *KV) Write(layer int, k, v *Tensor, page, slot []int32) {
 }
 
 // AttentionKV lets query row i of q [n, Heads*HeadDim] attend to the first
-// lengths[i] positions stored in pages[i], its own position included. The bits
-// of dst equal those of Attention on the same values.
-func AttentionKV(dst, q *Tensor, c *KV, layer int, pages [][]int32, lengths []int32) {
-	check(same(dst, q) && c.shape.q(q) && q.Rows == len(pages) && q.Rows == len(lengths), "AttentionKV", dst, q)
+// lengths[i] positions stored in pages[i], its own position included, or to the
+// last window of these if window is above 0. The bits of dst equal those of
+// Attention with that Window on the same values. The Window of the cache's own
+// shape means nothing, as layers may differ.
+func AttentionKV(dst, q *Tensor, c *KV, layer int, pages [][]int32, lengths []int32, window int) {
+	check(same(dst, q) && c.shape.q(q) && q.Rows == len(pages) && q.Rows == len(lengths) && window >= 0, "AttentionKV", dst, q)
 	c.checkLayer("AttentionKV", layer)
 	for i, n := range lengths {
 		if n < 1 || int(n) > len(pages[i])*PageSize {
@@ -66,7 +68,7 @@ func AttentionKV(dst, q *Tensor, c *KV, layer int, pages [][]int32, lengths []in
 			c.checkPage("AttentionKV", int(p), 0)
 		}
 	}
-	device.AttentionKV(dst.matrix(), q.matrix(), c.kv, layer, pages, lengths)
+	device.AttentionKV(dst.matrix(), q.matrix(), c.kv, layer, pages, lengths, window)
 }
 
 func (c *KV) checkPage(op string, page, slot int) {

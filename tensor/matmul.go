@@ -2,12 +2,12 @@ package tensor
 
 import "fmt"
 
-// Linear sets dst[M,Out] (+)= x[M,In] . W^T.
+// Linear sets dst[M,Out] (+)= x[M,In] . W^T, in w's compute mode.
 func Linear(dst, x *Tensor, w *Weight, accumulate bool) {
 	if dst.Rows != x.Rows || dst.Cols != w.Out || x.Cols != w.In {
 		panic(fmt.Sprintf("tensor.Linear: dst (%d,%d) x (%d,%d) W (%d,%d)", dst.Rows, dst.Cols, x.Rows, x.Cols, w.Out, w.In))
 	}
-	device.Linear(dst.matrix(), x.matrix(), w.packed, accumulate)
+	w.compute.kernels().Linear(dst.matrix(), x.matrix(), w.packed, accumulate)
 }
 
 // LinearBackward sets dx[M,In] (+)= dy[M,Out] . W, the gradient of Linear for
@@ -17,23 +17,14 @@ func LinearBackward(dx, dy *Tensor, w *Weight, accumulate bool) {
 	if dx.Rows != dy.Rows || dy.Cols != w.Out || dx.Cols != w.In {
 		panic(fmt.Sprintf("tensor.LinearBackward: dx (%d,%d) dy (%d,%d) W (%d,%d)", dx.Rows, dx.Cols, dy.Rows, dy.Cols, w.Out, w.In))
 	}
-	device.LinearBackward(dx.matrix(), dy.matrix(), w.packed, accumulate)
+	w.compute.kernels().LinearBackward(dx.matrix(), dy.matrix(), w.packed, accumulate)
 }
 
 // MatMulNT sets dst[M,N] (+)= a[M,K] . b[N,K]^T.
-func MatMulNT(dst, a, b *Tensor, accumulate bool) {
-	check(dst.Rows == a.Rows && dst.Cols == b.Rows && a.Cols == b.Cols, "MatMulNT", dst, a, b)
-	device.MatMulNT(dst.matrix(), a.matrix(), b.matrix(), accumulate)
-}
+func MatMulNT(dst, a, b *Tensor, accumulate bool) { Exact.MatMulNT(dst, a, b, accumulate) }
 
 // MatMulNN sets dst[M,N] (+)= a[M,K] . b[K,N].
-func MatMulNN(dst, a, b *Tensor, accumulate bool) {
-	check(dst.Rows == a.Rows && dst.Cols == b.Cols && a.Cols == b.Rows, "MatMulNN", dst, a, b)
-	device.MatMulNN(dst.matrix(), a.matrix(), b.matrix(), accumulate)
-}
+func MatMulNN(dst, a, b *Tensor, accumulate bool) { Exact.MatMulNN(dst, a, b, accumulate) }
 
 // MatMulTN sets dst[M,N] (+)= a[K,M]^T . b[K,N].
-func MatMulTN(dst, a, b *Tensor, accumulate bool) {
-	check(dst.Rows == a.Cols && dst.Cols == b.Cols && a.Rows == b.Rows, "MatMulTN", dst, a, b)
-	device.MatMulTN(dst.matrix(), a.matrix(), b.matrix(), accumulate)
-}
+func MatMulTN(dst, a, b *Tensor, accumulate bool) { Exact.MatMulTN(dst, a, b, accumulate) }

@@ -12,13 +12,15 @@ import (
 //
 //	x1' = x1 cos - x2 sin    x2' = x2 cos + x1 sin
 //
-// at angle pos * base^(-2i/headDim) for pair i. Angles are computed in float64
-// and rounded once. It is safe for concurrent use.
+// at angle pos * base^(-2i/headDim) / divisor_i for pair i. Angles are computed
+// in float64; their sines and cosines are rounded once. It is safe for
+// concurrent use.
 type RoPE struct {
-	headDim int
-	base    float64
-	mu      sync.Mutex
-	tables  atomic.Pointer[ropeTables]
+	headDim  int
+	base     float64
+	divisors []float64 // nil means 1 for all
+	mu       sync.Mutex
+	tables   atomic.Pointer[ropeTables]
 }
 
 type ropeTables struct {
@@ -29,10 +31,20 @@ type ropeTables struct {
 // NewRoPE makes tables for positions below maxPos; they grow on demand.
 // headDim is even.
 func NewRoPE(headDim int, base float64, maxPos int) *RoPE {
+	return NewScaledRoPE(headDim, base, nil, maxPos)
+}
+
+// NewScaledRoPE is NewRoPE with one divisor of the frequency for each of the
+// headDim/2 pairs: how models stretch their positions to longer contexts. The
+// slice is kept.
+func NewScaledRoPE(headDim int, base float64, divisors []float64, maxPos int) *RoPE {
 	if headDim <= 0 || headDim%2 != 0 || !(base > 0) {
 		panic(fmt.Sprintf("tensor.NewRoPE: headDim %d must be even and positive, base %v positive", headDim, base))
 	}
-	r := &RoPE{headDim: headDim, base: base}
+	if divisors != nil && len(divisors) != headDim/2 {
+		panic(fmt.Sprintf("tensor.NewScaledRoPE: %d divisors for %d pairs", len(divisors), headDim/2))
+	}
+	r := &RoPE{headDim: headDim, base: base, divisors: divisors}
 	r.grow(max(maxPos, 1))
 	return r
 }
@@ -50,6 +62,9 @@ func (r *RoPE) grow(n int) *ropeTables {
 	t := &ropeTables{n, make([]float32, n*half), make([]float32, n*half)}
 	for i := range half {
 		f := math.Pow(r.base, -2*float64(i)/float64(r.headDim))
+		if r.divisors != nil {
+			f /= r.divisors[i]
+		}
 		for p := range n {
 			s, c := math.Sincos(float64(p) * f)
 			t.cos[p*half+i], t.sin[p*half+i] = float32(c), float32(s)

@@ -22,7 +22,8 @@ import (
 
 var device kernel.Kernels = cpu.Best()
 
-// Variant names the kernels in use: "avx512", "avx2" or "generic".
+// Variant names the kernels in use: "avx512", "avx2" or "generic". See VariantOf
+// for products in mode BF16.
 func Variant() string { return device.Name() }
 
 // SetThreads sets how many threads operations may use; 0 means GOMAXPROCS.
@@ -31,7 +32,7 @@ func SetThreads(n int) { cpu.SetThreads(n) }
 
 // Peak runs multiply-adds in registers on all threads for about d and returns
 // how many floating-point operations it did: what benchmarks compare with.
-func Peak(d time.Duration) float64 { return cpu.Best().Peak(d) }
+func Peak(d time.Duration) float64 { return PeakOf(Exact, d) }
 
 // Tensor is a row-major matrix of float32 with contiguous rows. A vector is a
 // matrix with one row.

@@ -95,6 +95,23 @@ func TestRoPE(t *testing.T) {
 	}
 }
 
+// Divisors slow the pairs down: position 6 turns pair 1, divided by 3, as position 2 does
+// without, and leaves pair 0, divided by 1, as it was.
+func TestScaledRoPE(t *testing.T) {
+	turn := func(r *tensor.RoPE, pos int32) []float32 {
+		x := tensor.FromSlice(1, 4, []float32{1, 1, 0, 0})
+		r.Apply(x, 1, []int32{pos})
+		return x.Data()
+	}
+	scaled, plain := tensor.NewScaledRoPE(4, 100, []float64{1, 3}, 10), tensor.NewRoPE(4, 100, 10)
+	got, fast, slow := turn(scaled, 6), turn(plain, 6), turn(plain, 2)
+	for i, want := range []float32{fast[0], slow[1], fast[2], slow[3]} {
+		if math.Abs(float64(got[i]-want)) > 1e-7 {
+			t.Errorf("value %d is %v, want %v", i, got[i], want)
+		}
+	}
+}
+
 func TestSoftmaxAndHead(t *testing.T) {
 	p := make([]float32, 2)
 	tensor.Softmax(p, []float32{0, float32(math.Log(3))}, 1)
@@ -159,8 +176,12 @@ func TestShapePanics(t *testing.T) {
 		"RMSNorm":     func() { tensor.RMSNorm(x, x, make([]float32, 2), 0, nil) },
 		"Apply":       func() { tensor.NewRoPE(4, 10, 1).Apply(x, 1, []int32{0, 0}) },
 		"Attention":   func() { tensor.Attention(x, x, x, x, []int32{0, 1}, s, nil) },
-		"AttentionKV": func() { tensor.AttentionKV(x, x, kv, 0, [][]int32{{0}, {0}}, []int32{1, 40}) },
-		"KV.Write":    func() { kv.Write(0, x, x, []int32{0, 5}, []int32{0, 0}) },
+		"AttentionKV": func() { tensor.AttentionKV(x, x, kv, 0, [][]int32{{0}, {0}}, []int32{1, 40}, 0) },
+		"ScaledRoPE":  func() { tensor.NewScaledRoPE(4, 10, []float64{1}, 1) },
+		"Window": func() {
+			tensor.NewKV(1, 1, tensor.AttentionShape{Heads: 1, KVHeads: 1, HeadDim: 1, Scale: 1, Window: -1})
+		},
+		"KV.Write": func() { kv.Write(0, x, x, []int32{0, 5}, []int32{0, 0}) },
 		"HeadLogProb": func() {
 			tensor.HeadLogProb(make([]float32, 2), make([]float32, 2), x, tensor.NewWeight(4, 3), []int32{0, 4})
 		},

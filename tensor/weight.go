@@ -7,10 +7,12 @@ import (
 )
 
 // Weight is a frozen matrix W [Out, In] in bfloat16, packed in the order the
-// kernels read it. Products with it widen to float32 exactly.
+// kernels read it. Products with it widen to float32 exactly, unless SetCompute
+// asks for another mode.
 type Weight struct {
 	Out, In int
 	packed  kernel.Weight
+	compute Compute
 }
 
 // NewWeight returns a zero weight, to be filled with SetRow.
@@ -18,7 +20,7 @@ func NewWeight(out, in int) *Weight {
 	if out < 0 || in < 0 {
 		panic(fmt.Sprintf("tensor.NewWeight: negative shape (%d,%d)", out, in))
 	}
-	return &Weight{out, in, device.NewWeight(out, in)}
+	return &Weight{Out: out, In: in, packed: device.NewWeight(out, in)}
 }
 
 // SetRow stores src, In values, as row i, rounded to bfloat16 (nearest even).
@@ -34,6 +36,16 @@ func (w *Weight) Row(i int, dst []float32) {
 	w.checkRow("Row", i, len(dst))
 	w.packed.Row(i, dst)
 }
+
+// SetCompute sets the mode of all products with w, Exact at first: Linear,
+// LinearBackward and the head. It copies nothing. No product may run meanwhile.
+func (w *Weight) SetCompute(c Compute) {
+	c.kernels() // a mode that does not exist fails here
+	w.compute = c
+}
+
+// Compute returns the mode of products with w.
+func (w *Weight) Compute() Compute { return w.compute }
 
 // Bytes is the memory held, the transposed copy of LinearBackward included
 // once it exists.

@@ -14,8 +14,8 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 from tokenizers import pre_tokenizers
-from transformers import (AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen3Config,
-                          Qwen3ForCausalLM)
+from transformers import (AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig,
+                          LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -28,16 +28,16 @@ def round_bf16(model):
     return model.eval()
 
 
-def _randomise(model, seed):
+def _randomise(model, seed, norm=1, embed=0.3):
     """Fills a tiny model with weights large enough to make attention and logits far from uniform."""
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
             r = torch.randn(p.shape, generator=g)
             if "norm" in name:
-                p.copy_(1 + 0.3 * r)
+                p.copy_(norm + 0.3 * r)
             elif "embed_tokens" in name:
-                p.copy_(0.3 * r)
+                p.copy_(embed * r)
             else:
                 p.copy_(1.3 * r / math.sqrt(p.shape[1]))
     return round_bf16(model)
@@ -63,6 +63,45 @@ def tiny_qwen3():
         attention_bias=False, bos_token_id=1, eos_token_id=2, attn_implementation="eager",
     )
     return _randomise(Qwen3ForCausalLM(c), 12)
+
+
+def tiny_llama3():
+    """Llama with llama3 rope scaling: of the frequencies one is left alone, two are in the smooth part, five are divided."""
+    c = LlamaConfig(
+        vocab_size=96, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=3,
+        num_key_value_heads=1, head_dim=16, max_position_embeddings=256, rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0,
+                         "high_freq_factor": 4.0, "original_max_position_embeddings": 64},
+        tie_word_embeddings=False, attention_bias=False, mlp_bias=False, bos_token_id=1, eos_token_id=2,
+        attn_implementation="eager",
+    )
+    return _randomise(LlamaForCausalLM(c), 13)
+
+
+def tiny_gemma3():
+    """Gemma 3: windows shorter than the rows in three layers of four, linear rope scaling in the fourth."""
+    c = Gemma3TextConfig(
+        vocab_size=96, hidden_size=44, intermediate_size=72, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, max_position_embeddings=128, rms_norm_eps=1e-6, query_pre_attn_scalar=24,
+        sliding_window=10, layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+        rope_parameters={"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+                         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}},
+        tie_word_embeddings=True, attention_bias=False, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        attn_implementation="eager",
+    )
+    return as_trained(_randomise(Gemma3ForCausalLM(c), 14, norm=0, embed=0.2))
+
+
+def as_trained(model):
+    """Rounds Gemma's factor of the embedding to bfloat16.
+
+    transformers rounds it to the type of the weights, which is bfloat16 in the
+    models as they were trained and published; here the weights are float32.
+    """
+    table = model.get_input_embeddings()
+    if hasattr(table, "embed_scale"):
+        table.embed_scale = table.embed_scale.to(torch.bfloat16).to(torch.float32)
+    return model
 
 
 def from_gguf(path, bf16=True):
@@ -187,10 +226,12 @@ def double_precision(model):
     """Runs the model in float64, so that a recording can state its own float32 error.
 
     transformers forces float32 inside norms and softmax by naming torch.float32
-    in the modelling file; that name is redirected for the time being. The
-    rotary tables stay float32, as they are part of what is compared.
+    in the modelling file; that name is redirected for the time being. Gemma's
+    norm forces it by a call, and is replaced. The rotary tables stay float32, as
+    they are part of what is compared.
     """
-    mods = [transformers.models.llama.modeling_llama, transformers.models.qwen3.modeling_qwen3]
+    gemma = transformers.models.gemma3.modeling_gemma3
+    mods = [transformers.models.llama.modeling_llama, transformers.models.qwen3.modeling_qwen3, gemma]
 
     class Torch(types.ModuleType):
         float32 = torch.float64
@@ -199,16 +240,24 @@ def double_precision(model):
             return getattr(torch, name)
 
     saved = [m.torch for m in mods]
+    norm = gemma.Gemma3RMSNorm.forward
     inv = model.get_submodule("base_model.model.model.rotary_emb") if hasattr(model, "peft_config") else model.model.rotary_emb
-    freq = inv.inv_freq.clone()
+    freqs = {n: b.clone() for n, b in inv.named_buffers()}
+
+    def keep():
+        for n, b in freqs.items():
+            setattr(inv, n, b)
+
     try:
         for m in mods:
             m.torch = Torch("torch")
+        gemma.Gemma3RMSNorm.forward = lambda self, x: self._norm(x) * (1.0 + self.weight)
         model.double()
-        inv.inv_freq = freq
+        keep()
         yield
     finally:
         for m, t in zip(mods, saved):
             m.torch = t
+        gemma.Gemma3RMSNorm.forward = norm
         model.float()
-        inv.inv_freq = freq
+        keep()

@@ -26,6 +26,7 @@ def main():
     a.add_argument("--transformer", required=True, help="output folder for forward and gradient recordings")
     a.add_argument("--train", required=True, help="output folder for optimiser recordings")
     a.add_argument("--threads", type=int, default=1, help="the recordings were made with 1; other numbers change last bits")
+    a.add_argument("--only", help="names of tiny models, with commas; without it all are recorded")
     a.add_argument("--skip-tiny", action="store_true", help="leave the tiny recordings as they are")
     o = a.parse_args()
     torch.set_num_threads(o.threads)
@@ -33,8 +34,13 @@ def main():
     transformers.utils.logging.set_verbosity_error()
 
     if not o.skip_tiny:
-        for name, build, seed in (("tiny-llama", models.tiny_llama, 100), ("tiny-qwen3", models.tiny_qwen3, 200)):
-            errors, got, trl = tiny.record(name, build(), seed, o.transformer, o.train)
+        for name, build, seed, steps, published in (("tiny-llama", models.tiny_llama, 100, True, False),
+                                                    ("tiny-qwen3", models.tiny_qwen3, 200, True, True),
+                                                    ("tiny-llama3", models.tiny_llama3, 300, False, True),
+                                                    ("tiny-gemma3", models.tiny_gemma3, 400, True, False)):
+            if o.only and name not in o.only.split(","):
+                continue
+            errors, got, trl = tiny.record(name, build(), seed, o.transformer, o.train if steps else None, published)
             print(name, json.dumps({"float32_error": errors, "trl": trl}, indent=1))
             for kind in ("dpo", "sft"):
                 print(kind, [round(s["loss"], 4) for s in got[f"{kind}_steps"][0]],

@@ -1,4 +1,4 @@
-"""Records the tiny random Llama and Qwen3 models."""
+"""Records the tiny random models."""
 
 import copy
 import json
@@ -64,8 +64,9 @@ def save_adapter(peft, name, folder):
 def published_form(path):
     """Rewrites a config.json the way models published before transformers 5 have it."""
     conf = json.load(open(path))
-    conf["rope_theta"] = conf.pop("rope_parameters")["rope_theta"]
-    conf["rope_scaling"] = None
+    rope = conf.pop("rope_parameters")
+    conf["rope_theta"] = rope.pop("rope_theta")
+    conf["rope_scaling"] = rope if rope["rope_type"] != "default" else None
     conf["torch_dtype"] = conf.pop("dtype")
     conf.pop("layer_types", None)
     with open(path, "w") as f:
@@ -140,22 +141,22 @@ def largest(a, b):
 
 def check_saved(folder, model, tokens):
     """The saved folder, loaded afresh, must give the same bits as the model in memory."""
-    again = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    again = models.as_trained(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval())
     with torch.no_grad():
         if not torch.equal(losses.logits(again, tokens), losses.logits(model, tokens)):
             raise SystemExit(f"{folder}: the saved model differs from the one recorded")
 
 
-def record(name, model, seed, transformer_dir, train_dir):
-    tdir, rdir = os.path.join(transformer_dir, name), os.path.join(train_dir, name)
+def record(name, model, seed, transformer_dir, train_dir, published):
+    """train_dir may be None; published says in which form config.json is left."""
+    tdir = os.path.join(transformer_dir, name)
     os.makedirs(tdir, exist_ok=True)
-    os.makedirs(rdir, exist_ok=True)
     mdir = os.path.join(tdir, "model")
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(mdir)  # a copy: .to would also round the rotary tables
     if os.path.exists(os.path.join(mdir, "generation_config.json")):
         os.remove(os.path.join(mdir, "generation_config.json"))
 
-    if model.config.model_type == "qwen3":
+    if published:
         published_form(os.path.join(mdir, "config.json"))
     pairs, rows = make_rows(seed, model.config.vocab_size)
     check_saved(mdir, model, rows[2]["tokens"])
@@ -227,6 +228,11 @@ def record(name, model, seed, transformer_dir, train_dir):
         "beta": BETA, "nll_weight": NLL, "dpo": got["dpo"][0], "sft": got["sft"][0],
         "trl": trl, "float32_error": errors})
 
+    readable(tdir)
+    if train_dir is None:
+        return errors, got, trl
+    rdir = os.path.join(train_dir, name)
+    os.makedirs(rdir, exist_ok=True)
     for kind in ("dpo", "sft"):
         final = got[f"{kind}_steps"][1]
         save_file({n: t.contiguous() for n, t in final.items()}, os.path.join(rdir, f"{kind}_final.safetensors"))
@@ -239,6 +245,5 @@ def record(name, model, seed, transformer_dir, train_dir):
         "pairs": pairs, "rows": rows,
         "dpo": {"batches": pair_batches, "steps": got["dpo_steps"][0], "float32_error": errors["dpo"]},
         "sft": {"batches": row_batches, "steps": got["sft_steps"][0], "float32_error": errors["sft"]}})
-    readable(tdir)
     readable(rdir)
     return errors, got, trl

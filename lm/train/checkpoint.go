@@ -2,6 +2,7 @@ package train
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/opencharacter/opencharacter/lm/safetensors"
 	"github.com/opencharacter/opencharacter/lm/transformer"
+	"github.com/opencharacter/opencharacter/tensor"
 )
 
 // Files of a checkpoint beside the two PEFT files of the adapter.
@@ -24,16 +26,20 @@ var momentNames = [2]string{".exp_avg", ".exp_avg_sq"}
 // State is trainer.json: where a run stands and what it must be continued with. There
 // is no generator state: the order of rows is a function of the seed and the step.
 type State struct {
-	Step    int      `json:"step"`    // steps applied
-	Seed    uint64   `json:"seed"`    // of the order of rows
-	Options string   `json:"options"` // hash of the resolved options
-	Model   string   `json:"model"`   // hash of the base model
-	Frozen  []string `json:"frozen"`  // hashes of the frozen adapters
+	Step    int      `json:"step"`              // steps applied
+	Seed    uint64   `json:"seed"`              // of the order of rows
+	Options string   `json:"options"`           // hash of the resolved options
+	Model   string   `json:"model"`             // hash of the base model
+	Compute string   `json:"compute,omitempty"` // mode of the products, unless exact
+	Frozen  []string `json:"frozen"`            // hashes of the frozen adapters
 }
 
 // state describes the trainer as it stands.
 func (t *Trainer) state() State {
 	s := State{Step: t.step, Seed: t.o.Seed, Options: t.o.hash(), Model: t.m.Hash(), Frozen: []string{}}
+	if c := t.m.Compute(); c != tensor.Exact {
+		s.Compute = c.String()
+	}
 	for _, f := range t.stack[:len(t.stack)-1] {
 		s.Frozen = append(s.Frozen, f.Hash())
 	}
@@ -97,6 +103,8 @@ func (t *Trainer) Restore(files map[string][]byte) error {
 	switch {
 	case s.Model != mine.Model:
 		return fmt.Errorf("train: restore: the checkpoint was trained on model %.12s, this is %.12s; use the same model", s.Model, mine.Model)
+	case s.Compute != mine.Compute:
+		return fmt.Errorf("train: restore: the checkpoint was trained in compute mode %s, this model is in %s; use the same mode or start a new run", cmp.Or(s.Compute, "exact"), cmp.Or(mine.Compute, "exact"))
 	case !slices.Equal(s.Frozen, mine.Frozen):
 		return errors.New("train: restore: the checkpoint was trained on other frozen adapters; pass the same ones")
 	case s.Options != mine.Options || s.Seed != mine.Seed:

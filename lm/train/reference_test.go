@@ -95,7 +95,7 @@ func readAdapter(t *testing.T, dir string, cfg transformer.Config) *transformer.
 }
 
 func TestRecordedSteps(t *testing.T) {
-	for _, name := range []string{"tiny-llama", "tiny-qwen3"} {
+	for _, name := range []string{"tiny-llama", "tiny-qwen3", "tiny-gemma3"} {
 		dir, model := filepath.Join("testdata", "ref", name), filepath.Join("..", "transformer", "testdata", "ref", name)
 		m, err := transformer.LoadSafetensors(filepath.Join(model, "model"))
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencharacter/opencharacter/lm/train"
 	"github.com/opencharacter/opencharacter/lm/transformer"
+	"github.com/opencharacter/opencharacter/tensor"
 )
 
 // Ten steps equal four, a save, a new trainer with another adapter, a restore and six
@@ -65,6 +66,33 @@ func TestResumeIsExact(t *testing.T) {
 			}
 		}
 		sameFiles(t, o.Loss, save(t, second), save(t, whole))
+	}
+}
+
+// A checkpoint of one compute mode is refused in the other; that of mode exact looks as
+// it did before there was another.
+func TestRestoreKeepsCompute(t *testing.T) {
+	exact, rounded := newTiny(t), newTiny(t)
+	rounded.SetCompute(tensor.BF16)
+	fresh := func() *transformer.Adapter { return trainedAdapter(4, 8, 9) }
+	o := train.Options{Loss: "dpo", LR: 1e-3}
+	a, b := newTrainer(t, exact, nil, fresh(), o), newTrainer(t, rounded, nil, fresh(), o)
+	for name, c := range map[string]struct {
+		from, to *train.Trainer
+		want     string
+	}{
+		"exact to bf16": {a, b, "trained in compute mode exact, this model is in bf16"},
+		"bf16 to exact": {b, a, "trained in compute mode bf16, this model is in exact"},
+	} {
+		if err := c.to.Restore(save(t, c.from)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want one with %q", name, err, c.want)
+		}
+		if err := c.from.Restore(save(t, c.from)); err != nil {
+			t.Errorf("%s: its own checkpoint: %v", name, err)
+		}
+	}
+	if s := string(save(t, a)["trainer.json"]); strings.Contains(s, "compute") {
+		t.Errorf("trainer.json of mode exact names the mode: %s", s)
 	}
 }
 

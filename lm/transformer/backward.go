@@ -48,7 +48,10 @@ func (m *Model) backward(ws *Workspace, rows Rows, positions []int32, stack []*A
 	dx := ws.get(slotDX, n, m.Width)
 	m.scoreBackward(ws, dx, positions, dlogprobs)
 	for l := m.Layers - 1; l >= 0; l-- {
-		a := &ws.layers[l]
+		a := ws.at(l)
+		if ws.recompute && l+1 < m.Layers {
+			m.again(ws, a, l, rows.Offsets, stack)
+		}
 		m.mlpBackward(ws, dx, a, l, stack, grads)
 		m.attentionBackward(ws, dx, a, l, rows.Offsets, stack, grads)
 	}
@@ -77,16 +80,17 @@ func (m *Model) scoreBackward(ws *Workspace, dx *tensor.Tensor, positions []int3
 }
 
 // mlpBackward turns dx from the gradient at a layer's output into the gradient
-// at a.mid. Forward: out = mid + Wdown act, act = silu(gate) * up, gate = Wgate n2(mid),
-// up = Wup n2(mid).
+// at a.mid. Forward: out = mid + p2(Wdown act), act = silu(gate) * up, gate = Wgate
+// n2(mid), up = Wup n2(mid); see block.go for p2, and for gelu.
 func (m *Model) mlpBackward(ws *Workspace, dx *tensor.Tensor, a *activations, l int, stack []*Adapter, grads *Gradients) {
 	w, n := &m.layers[l], dx.Rows
 	act, dact := ws.get(slotAct, n, m.FFN), ws.get(slotDAct, n, m.FFN)
-	tensor.SwiGLU(act, a.gate, a.up)
-	m.linearBackward(ws, dact, dx, act, l, projDown, stack, a.hidden[projDown], grads, false)
+	m.activate(act, a.gate, a.up)
+	dout := postNormBackward(ws, dx, a.mlpOut, w.mlpPost, a.mlpOutInv)
+	m.linearBackward(ws, dact, dout, act, l, projDown, stack, a.hidden[projDown], grads, false)
 
 	dgate, dup := ws.get(slotDGate, n, m.FFN), ws.get(slotDUp, n, m.FFN)
-	tensor.SwiGLUBackward(dgate, dup, dact, a.gate, a.up)
+	m.activateBackward(dgate, dup, dact, a.gate, a.up)
 
 	norm, dnorm := ws.get(slotNorm, n, m.Width), ws.get(slotDNorm, n, m.Width)
 	tensor.RMSNorm(norm, a.mid, w.mlpNorm, m.NormEps, nil)
@@ -96,18 +100,20 @@ func (m *Model) mlpBackward(ws *Workspace, dx *tensor.Tensor, a *activations, l 
 }
 
 // attentionBackward turns dx from the gradient at a.mid into the gradient at a.x.
-// Forward: mid = x + Wo attention(q, k, v) with q, k, v from n1(x). Nothing
+// Forward: mid = x + p1(Wo attention(q, k, v)) with q, k, v from n1(x). Nothing
 // trainable lies below the first layer, so there dx is left unfinished.
 func (m *Model) attentionBackward(ws *Workspace, dx *tensor.Tensor, a *activations, l int, offsets []int32, stack []*Adapter, grads *Gradients) {
 	w, n := &m.layers[l], dx.Rows
 	heads, kv := m.Heads*m.HeadDim, m.KVHeads*m.HeadDim
 	datt := ws.get(slotDAtt, n, heads)
-	m.linearBackward(ws, datt, dx, a.att, l, projO, stack, a.hidden[projO], grads, false)
+	dout := postNormBackward(ws, dx, a.attOut, w.attnPost, a.attOutInv)
+	m.linearBackward(ws, datt, dout, a.att, l, projO, stack, a.hidden[projO], grads, false)
 
 	dq, dk, dv := ws.get(slotDQ, n, heads), ws.get(slotDK, n, kv), ws.get(slotDV, n, kv)
-	m.attentionGrad(ws, dq, dk, dv, datt, a, offsets)
-	m.rope.ApplyBackward(dq, m.Heads, ws.pos)
-	m.rope.ApplyBackward(dk, m.KVHeads, ws.pos)
+	m.attentionGrad(ws, dq, dk, dv, datt, a, l, offsets)
+	rope := m.ropeOf(l)
+	rope.ApplyBackward(dq, m.Heads, ws.pos)
+	rope.ApplyBackward(dk, m.KVHeads, ws.pos)
 	if m.QKNorm {
 		dqRaw, dkRaw := datt, ws.get(slotDKRaw, n, kv) // datt has done its work
 		headNormBackward(dqRaw, dq, a.qRaw, w.qNorm, a.qInv)
@@ -127,6 +133,26 @@ func (m *Model) attentionBackward(ws *Workspace, dx *tensor.Tensor, a *activatio
 	if l > 0 {
 		tensor.RMSNormBackward(dx, dnorm, a.x, w.attnNorm, a.attnInv, true)
 	}
+}
+
+// postNormBackward is the backward pass of postNorm: the gradient at out, or dx itself
+// where no norm follows.
+func postNormBackward(ws *Workspace, dx, out *tensor.Tensor, weight, inv []float32) *tensor.Tensor {
+	if weight == nil {
+		return dx
+	}
+	dout := ws.get(slotDBranch, dx.Rows, dx.Cols)
+	tensor.RMSNormBackward(dout, dx, out, weight, inv, false)
+	return dout
+}
+
+// activateBackward is the backward pass of activate.
+func (m *Model) activateBackward(dgate, dup, dact, gate, up *tensor.Tensor) {
+	if m.geglu() {
+		tensor.GeGLUBackward(dgate, dup, dact, gate, up)
+		return
+	}
+	tensor.SwiGLUBackward(dgate, dup, dact, gate, up)
 }
 
 // headNormBackward is the backward pass of headNorm.

@@ -5,9 +5,10 @@ import "github.com/opencharacter/opencharacter/tensor"
 // A block computes, with RMS norms n1 and n2,
 //
 //	q, k, v = Wq n1(x), Wk n1(x), Wv n1(x)     per-head norm of q and k if QKNorm, then rotation
-//	mid     = x + Wo attention(q, k, v)
-//	out     = mid + Wdown (silu(Wgate n2(mid)) * Wup n2(mid))
+//	mid     = x + p1(Wo attention(q, k, v))
+//	out     = mid + p2(Wdown (silu(Wgate n2(mid)) * Wup n2(mid)))
 //
+// p1 and p2 are RMS norms in Gemma, which also has gelu for silu, and nothing elsewhere.
 // The first line is qkv, the other two are mix. What lies between them, attention
 // over packed rows or over the cache, is the caller's.
 
@@ -23,23 +24,50 @@ func (m *Model) qkv(ws *Workspace, a *activations, l int, pos []int32, s lora) {
 		headNorm(a.q, a.qRaw, w.qNorm, m.NormEps, a.qInv)
 		headNorm(a.k, a.kRaw, w.kNorm, m.NormEps, a.kInv)
 	}
-	m.rope.Apply(a.q, m.Heads, pos)
-	m.rope.Apply(a.k, m.KVHeads, pos)
+	rope := m.ropeOf(l)
+	rope.Apply(a.q, m.Heads, pos)
+	rope.Apply(a.k, m.KVHeads, pos)
 }
 
 // mix turns a.att into the output of the layer; out may be a.x itself.
 func (m *Model) mix(ws *Workspace, out *tensor.Tensor, a *activations, l int, s lora) {
+	act := m.hiddenMLP(ws, a, l, s)
+	m.linear(ws, a.mlpOut, act, l, projDown, s, a.hidden[projDown])
+	y := ws.get(slotY, act.Rows, m.Width)
+	sum(out, a.mid, m.postNorm(y, a.mlpOut, m.layers[l].mlpPost, a.mlpOutInv))
+}
+
+// hiddenMLP is mix up to the hidden layer of the MLP, which it returns: scratch.
+func (m *Model) hiddenMLP(ws *Workspace, a *activations, l int, s lora) *tensor.Tensor {
 	w, n := &m.layers[l], a.x.Rows
 	y := ws.get(slotY, n, m.Width)
-	m.linear(ws, y, a.att, l, projO, s, a.hidden[projO])
-	sum(a.mid, a.x, y)
+	m.linear(ws, a.attOut, a.att, l, projO, s, a.hidden[projO])
+	sum(a.mid, a.x, m.postNorm(y, a.attOut, w.attnPost, a.attOutInv))
 	norm, act := ws.get(slotNorm, n, m.Width), ws.get(slotAct, n, m.FFN)
 	tensor.RMSNorm(norm, a.mid, w.mlpNorm, m.NormEps, a.mlpInv)
 	m.linear(ws, a.gate, norm, l, projGate, s, a.hidden[projGate])
 	m.linear(ws, a.up, norm, l, projUp, s, a.hidden[projUp])
-	tensor.SwiGLU(act, a.gate, a.up)
-	m.linear(ws, y, act, l, projDown, s, a.hidden[projDown])
-	sum(out, a.mid, y)
+	m.activate(act, a.gate, a.up)
+	return act
+}
+
+// postNorm returns the norm of a branch's output, in y, or the output itself where the
+// model has no such norm.
+func (m *Model) postNorm(y, out *tensor.Tensor, weight, inv []float32) *tensor.Tensor {
+	if weight == nil {
+		return out
+	}
+	tensor.RMSNorm(y, out, weight, m.NormEps, inv)
+	return y
+}
+
+// activate is the gated unit of the MLP.
+func (m *Model) activate(dst, gate, up *tensor.Tensor) {
+	if m.geglu() {
+		tensor.GeGLU(dst, gate, up)
+		return
+	}
+	tensor.SwiGLU(dst, gate, up)
 }
 
 // narrow reduces the activations to some rows between attention and mix: in the last
@@ -57,6 +85,7 @@ func (a *activations) narrow(ws *Workspace, rows []int32) {
 	a.gate = a.store[actGate].shape(k, a.gate.Cols)
 	a.up = a.store[actUp].shape(k, a.up.Cols)
 	a.mlpInv = a.store[actMLPInv].shape(1, k).Data()
+	a.reserveBranches(ws, k, a.attOutInv != nil)
 }
 
 // headNorm applies an RMS norm with weight [HeadDim] to every head of x [T, heads*HeadDim].

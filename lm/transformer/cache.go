@@ -61,7 +61,7 @@ func (c *Cache) Free(s *Sequence) {
 // are held.
 func (c *Cache) adopt(stack []*Adapter) error {
 	if c.InUse() == 0 {
-		c.stack = join(c.model.Config, stack)
+		c.stack = join(c.model.Config, stack, c.model.compute)
 		return nil
 	}
 	var mine []*Adapter

@@ -1,16 +1,18 @@
 package transformer
 
 import (
-	"encoding/json"
-	"errors"
+	"cmp"
 	"fmt"
 	"math"
+
+	"github.com/opencharacter/opencharacter/tensor"
 )
 
 // Names of the architectures this package runs.
 const (
-	archLlama = "llama"
-	archQwen3 = "qwen3"
+	archLlama  = "llama"
+	archQwen3  = "qwen3"
+	archGemma3 = "gemma3"
 )
 
 // Limits that no real model of these families comes near; they stop a hostile
@@ -25,9 +27,14 @@ const (
 // Config holds the dimensions of a model. Width is the size of the residual
 // stream; queries have Heads x HeadDim values a token, keys and values
 // KVHeads x HeadDim. Tied says that the head is the embedding matrix. QKNorm says
-// that queries and keys pass an RMS norm per head before the rotation (Qwen3).
+// that queries and keys pass an RMS norm per head before the rotation (Qwen3, Gemma 3).
+// The architecture gemma3 also means GeGLU, a scaled embedding, and norms of the
+// branches' outputs (block.go).
+//
+// With a Window above 0 every FullEvery-th layer attends to its whole row; the others
+// attend to the last Window positions and rotate with LocalRopeBase, unscaled.
 type Config struct {
-	Architecture string  `json:"architecture"` // "llama" or "qwen3"
+	Architecture string  `json:"architecture"` // "llama", "qwen3" or "gemma3"
 	Layers       int     `json:"layers"`
 	Width        int     `json:"width"`
 	Heads        int     `json:"heads"`
@@ -40,12 +47,18 @@ type Config struct {
 	NormEps      float32 `json:"norm_eps"`
 	Tied         bool    `json:"tied"`
 	QKNorm       bool    `json:"qk_norm"`
+
+	RopeScaling   RopeScaling `json:"rope_scaling,omitzero"`
+	Window        int         `json:"window,omitempty"`
+	FullEvery     int         `json:"full_every,omitempty"` // 1 + Layers if no layer is full
+	LocalRopeBase float64     `json:"local_rope_base,omitempty"`
+	QueryScalar   float64     `json:"query_scalar,omitempty"` // scores are divided by its root; 0 means HeadDim
 }
 
 // Validate reports the first impossible value by name.
 func (c Config) Validate() error {
-	if c.Architecture != archLlama && c.Architecture != archQwen3 {
-		return fmt.Errorf("transformer: architecture %q is not supported; use a llama or qwen3 model", c.Architecture)
+	if c.Architecture != archLlama && c.Architecture != archQwen3 && c.Architecture != archGemma3 {
+		return fmt.Errorf("transformer: architecture %q is not supported; use a llama, qwen3 or gemma3 model", c.Architecture)
 	}
 	for _, d := range []struct {
 		name       string
@@ -74,108 +87,66 @@ func (c Config) Validate() error {
 	if !(c.NormEps > 0 && c.NormEps < 1) {
 		return fmt.Errorf("transformer: config: norm_eps is %v; it must lie between 0 and 1", c.NormEps)
 	}
+	if !(c.QueryScalar >= 0) || c.QueryScalar > maxWidth {
+		return fmt.Errorf("transformer: config: query_scalar is %v; it must lie in 0..%d", c.QueryScalar, maxWidth)
+	}
+	if err := c.checkWindow(); err != nil {
+		return err
+	}
+	return c.RopeScaling.check()
+}
+
+// checkWindow reports an impossible sliding window.
+func (c Config) checkWindow() error {
+	switch {
+	case c.Window == 0 && (c.FullEvery != 0 || c.LocalRopeBase != 0):
+		return fmt.Errorf("transformer: config: full_every is %d and local_rope_base %v without a window; both must be 0", c.FullEvery, c.LocalRopeBase)
+	case c.Window == 0:
+		return nil
+	case c.Window < 0 || c.Window > maxContext:
+		return fmt.Errorf("transformer: config: window is %d; it must lie in 0..%d", c.Window, maxContext)
+	case c.FullEvery < 2 || c.FullEvery > c.Layers+1:
+		return fmt.Errorf("transformer: config: full_every is %d; with a window it must lie in 2..%d", c.FullEvery, c.Layers+1)
+	case !(c.LocalRopeBase > 1) || math.IsInf(c.LocalRopeBase, 0):
+		return fmt.Errorf("transformer: config: local_rope_base is %v; it must be a number above 1", c.LocalRopeBase)
+	}
 	return nil
 }
 
-// hfConfig is the part of a Hugging Face config.json that shapes the computation.
-// Pointers tell a missing field from a zero.
-type hfConfig struct {
-	ModelType     string          `json:"model_type"`
-	Layers        int             `json:"num_hidden_layers"`
-	Width         int             `json:"hidden_size"`
-	Heads         int             `json:"num_attention_heads"`
-	KVHeads       *int            `json:"num_key_value_heads"`
-	HeadDim       *int            `json:"head_dim"`
-	FFN           int             `json:"intermediate_size"`
-	Vocab         int             `json:"vocab_size"`
-	Context       int             `json:"max_position_embeddings"`
-	RopeTheta     *float64        `json:"rope_theta"`
-	RopeScaling   map[string]any  `json:"rope_scaling"`
-	RopeParams    map[string]any  `json:"rope_parameters"`
-	NormEps       *float64        `json:"rms_norm_eps"`
-	Tied          *bool           `json:"tie_word_embeddings"`
-	AttentionBias bool            `json:"attention_bias"`
-	MLPBias       bool            `json:"mlp_bias"`
-	Act           string          `json:"hidden_act"`
-	Sliding       bool            `json:"use_sliding_window"`
-	LayerTypes    []string        `json:"layer_types"`
-	PartialRotary *float64        `json:"partial_rotary_factor"`
-	Quantization  json.RawMessage `json:"quantization_config"`
+// setWindow notes a sliding window in all but every n-th layer, in the one spelling that
+// Validate accepts.
+func (c *Config) setWindow(window, every int, base float64) {
+	if every > 1 {
+		c.Window, c.FullEvery, c.LocalRopeBase = window, min(every, c.Layers+1), base
+	}
+	if c.QueryScalar == float64(c.HeadDim) {
+		c.QueryScalar = 0
+	}
 }
 
-// parseHFConfig reads a Hugging Face config.json, in the spelling of
-// transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters). Whatever
-// would change the numbers and is not built here is refused by name.
-func parseHFConfig(data []byte) (Config, error) {
-	var h hfConfig
-	if err := json.Unmarshal(data, &h); err != nil {
-		return Config{}, fmt.Errorf("not valid JSON: %w", err)
-	}
-	switch {
-	case h.ModelType != archLlama && h.ModelType != archQwen3:
-		return Config{}, fmt.Errorf("model_type %q is not supported; use a llama or qwen3 model", h.ModelType)
-	case h.AttentionBias:
-		return Config{}, errors.New("attention_bias is true; projections with a bias are not supported")
-	case h.MLPBias:
-		return Config{}, errors.New("mlp_bias is true; projections with a bias are not supported")
-	case h.Act != "" && h.Act != "silu":
-		return Config{}, fmt.Errorf("hidden_act %q is not supported; only silu is", h.Act)
-	case h.Sliding:
-		return Config{}, errors.New("use_sliding_window is true; sliding-window attention is not supported")
-	case h.PartialRotary != nil && *h.PartialRotary != 1:
-		return Config{}, fmt.Errorf("partial_rotary_factor %v is not supported; only 1 is", *h.PartialRotary)
-	case len(h.Quantization) > 0 && string(h.Quantization) != "null":
-		return Config{}, errors.New("quantization_config is set; use the unquantised safetensors or a GGUF file")
-	}
-	for i, kind := range h.LayerTypes {
-		if kind != "full_attention" {
-			return Config{}, fmt.Errorf("layer %d has %q; only full_attention is supported", i, kind)
-		}
-	}
-	c := Config{
-		Architecture: h.ModelType, Layers: h.Layers, Width: h.Width, Heads: h.Heads, FFN: h.FFN,
-		Vocab: h.Vocab, Context: h.Context, KVHeads: h.Heads, RopeBase: 10000, NormEps: 1e-6,
-		QKNorm: h.ModelType == archQwen3,
-	}
-	if h.KVHeads != nil {
-		c.KVHeads = *h.KVHeads
-	}
-	if h.HeadDim != nil {
-		c.HeadDim = *h.HeadDim
-	} else if h.Heads > 0 {
-		if h.Width%h.Heads != 0 {
-			return Config{}, fmt.Errorf("hidden_size %d does not divide into %d heads and head_dim is not given", h.Width, h.Heads)
-		}
-		c.HeadDim = h.Width / h.Heads
-	}
-	if h.NormEps != nil {
-		c.NormEps = float32(*h.NormEps)
-	}
-	if h.Tied != nil {
-		c.Tied = *h.Tied
-	}
-	if h.RopeTheta != nil {
-		c.RopeBase = *h.RopeTheta
-	}
-	for _, rope := range []map[string]any{h.RopeScaling, h.RopeParams} {
-		for _, key := range []string{"rope_type", "type"} {
-			if kind, ok := rope[key]; ok && kind != "default" {
-				return Config{}, fmt.Errorf("rope scaling %v is not supported; only plain rotary positions are", kind)
-			}
-		}
-		if theta, ok := rope["rope_theta"]; ok {
-			base, ok := theta.(float64)
-			if !ok {
-				return Config{}, fmt.Errorf("rope_theta is %v; it must be a number", theta)
-			}
-			c.RopeBase = base
-		}
-		if factor, ok := rope["factor"]; ok && factor != 1.0 {
-			return Config{}, fmt.Errorf("rope scaling with factor %v is not supported; only plain rotary positions are", factor)
-		}
-		if part, ok := rope["partial_rotary_factor"]; ok && part != 1.0 {
-			return Config{}, fmt.Errorf("partial_rotary_factor %v is not supported; only 1 is", part)
-		}
-	}
-	return c, c.Validate()
+// scale is what attention multiplies its scores by.
+func (c Config) scale() float32 {
+	return float32(1 / math.Sqrt(cmp.Or(c.QueryScalar, float64(c.HeadDim))))
 }
+
+// geglu tells whether the MLP is gated by gelu, not silu.
+func (c Config) geglu() bool { return c.Architecture == archGemma3 }
+
+// postNorms tells whether a norm follows attention and MLP before they join the
+// residual stream.
+func (c Config) postNorms() bool { return c.Architecture == archGemma3 }
+
+// embeddingScale is what the embedding is multiplied by: for Gemma the square root of
+// the width, rounded to bf16, as the model was trained.
+func (c Config) embeddingScale() float32 {
+	if c.Architecture != archGemma3 {
+		return 1
+	}
+	one, w := []float32{float32(math.Sqrt(float64(c.Width)))}, tensor.NewWeight(1, 1)
+	w.SetRow(0, one)
+	w.Row(0, one)
+	return one[0]
+}
+
+// windowed tells whether layer l attends to the last Window positions only.
+func (c Config) windowed(l int) bool { return c.Window > 0 && (l+1)%c.FullEvery != 0 }

@@ -1,5 +1,5 @@
-// Package transformer runs decoder-only language models of the Llama and Qwen3
-// families: loading, the forward pass, the backward pass into LoRA adapters,
+// Package transformer runs decoder-only language models of the Llama, Qwen3 and
+// Gemma 3 families: loading, the forward pass, the backward pass into LoRA adapters,
 // and incremental decoding with a paged key/value cache.
 //
 // It works on token ids. It knows nothing of text, chat templates, losses,

@@ -29,7 +29,7 @@ func (m *Model) Extend(ws *Workspace, c *Cache, chunks []Chunk, stack []*Adapter
 	ws.reserve(m.Config, 1, len(ws.pos), len(ws.pos), 0)
 	a, s, at := &ws.layers[0], lora{joined: c.stack}, 0
 	for _, ch := range chunks {
-		tensor.Embed(a.x.View(at, at+len(ch.Tokens)), m.embed, ch.Tokens)
+		m.embedTokens(a.x.View(at, at+len(ch.Tokens)), ch.Tokens)
 		at += len(ch.Tokens)
 	}
 	for l := range m.Layers {
@@ -38,7 +38,7 @@ func (m *Model) Extend(ws *Workspace, c *Cache, chunks []Chunk, stack []*Adapter
 		if l+1 == m.Layers && logits == nil {
 			break // nothing reads the output
 		}
-		tensor.AttentionKV(a.att, a.q, c.kv, l, ws.pages, ws.lengths)
+		tensor.AttentionKV(a.att, a.q, c.kv, l, ws.pages, ws.lengths, m.attentionShape(l).Window)
 		if l+1 == m.Layers {
 			a.narrow(ws, ws.ends)
 		}

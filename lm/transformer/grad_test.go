@@ -14,7 +14,7 @@ import (
 // about (n terms) * 2^-24 * |logprob| / h, some 1e-4 here; 2 % of the norm product
 // leaves room for both and is far below what a wrong term would cause.
 func TestGradientFiniteDifferences(t *testing.T) {
-	eachTiny(t, func(t *testing.T, m *transformer.Model) {
+	eachExact(t, func(t *testing.T, m *transformer.Model) {
 		stack := []*transformer.Adapter{randomAdapter(m.Config, 3, 6, 1), randomAdapter(m.Config, 5, 10, 2)}
 		rows, positions, _ := pack(randomRows(m.Vocab, 5, 7, 12, 3)...)
 		r := rand.New(rand.NewPCG(1, 2))

@@ -23,11 +23,15 @@ func (m *Model) linear(ws *Workspace, y, x *tensor.Tensor, l int, p projection, 
 		if !s.train || i < len(s.adapters)-1 {
 			h = ws.get(slotHidden, x.Rows, a.Rank)
 		}
-		ab := a.pairs[l][p]
-		tensor.MatMulNT(h, x, ab.a, false)
-		tensor.Scale(h, a.Scale())
-		tensor.MatMulNT(y, h, ab.b, true)
+		m.lowRank(h, x, a, l, p)
+		m.compute.MatMulNT(y, h, a.pairs[l][p].b, true)
 	}
+}
+
+// lowRank sets h = scale * x . A^T for one adapter.
+func (m *Model) lowRank(h, x *tensor.Tensor, a *Adapter, l int, p projection) {
+	m.compute.MatMulNT(h, x, a.pairs[l][p].a, false)
+	tensor.Scale(h, a.Scale())
 }
 
 // linearBackward is the backward pass of linear. Forward, for each adapter:
@@ -52,10 +56,10 @@ func (m *Model) linearBackward(ws *Workspace, dx, dy, x *tensor.Tensor, l int, p
 		}
 		ab := a.pairs[l][p]
 		dh := ws.get(slotDHidden, dy.Rows, a.Rank)
-		tensor.MatMulNN(dh, dy, ab.b, false)
+		m.compute.MatMulNN(dh, dy, ab.b, false)
 		tensor.Scale(dh, a.Scale())
 		if dx != nil {
-			tensor.MatMulNN(dx, dh, ab.a, true)
+			m.compute.MatMulNN(dx, dh, ab.a, true)
 		}
 		if last {
 			g := grads.pairs[l][p]

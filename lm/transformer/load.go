@@ -25,6 +25,8 @@ type loader struct {
 	src  source
 	from string              // the format's name, for errors
 	name func(string) string // Hugging Face name to the source's name
+	plus float32             // added to norm weights: Gemma's safetensors hold them less 1
+	skip []string            // prefixes of tensors that are no part of the text model
 	used map[string]bool
 	jobs []job
 	errs []error
@@ -59,14 +61,18 @@ func (l *loader) load(cfg Config, permute func(row int) int) (*Model, error) {
 	} else {
 		m.head = l.matrix("lm_head.weight", cfg.Vocab, cfg.Width, nil)
 	}
-	m.finalNorm = l.vector("model.norm.weight", cfg.Width)
+	m.finalNorm = l.norm("model.norm.weight", cfg.Width)
+	var divisors []float32
+	if cfg.RopeScaling.Type == ropeDivisors {
+		divisors = l.vector(ropeFreqs, cfg.HeadDim/2)
+	}
+	if err := m.setRope(divisors); err != nil {
+		l.errs = append(l.errs, fmt.Errorf("tensor %q: %w", ropeFreqs, err))
+	}
 	for i := range m.layers {
 		w, prefix := &m.layers[i], fmt.Sprintf("model.layers.%d.", i)
-		w.attnNorm = l.vector(prefix+"input_layernorm.weight", cfg.Width)
-		w.mlpNorm = l.vector(prefix+"post_attention_layernorm.weight", cfg.Width)
-		if cfg.QKNorm {
-			w.qNorm = l.vector(prefix+"self_attn.q_norm.weight", cfg.HeadDim)
-			w.kNorm = l.vector(prefix+"self_attn.k_norm.weight", cfg.HeadDim)
+		for _, v := range cfg.norms(w) {
+			*v.at = l.norm(prefix+v.name+".weight", v.n)
 		}
 		for p := range projCount {
 			out, in := cfg.dims(p)
@@ -147,10 +153,22 @@ func (l *loader) vector(hf string, n int) []float32 {
 	return v
 }
 
+// norm reads the weight of an RMS norm.
+func (l *loader) norm(hf string, n int) []float32 {
+	v := l.vector(hf, n)
+	if l.plus != 0 {
+		for i := range v {
+			v[i] += l.plus
+		}
+	}
+	return v
+}
+
 // rejectUnknown refuses tensors that the forward pass would silently leave out.
 func (l *loader) rejectUnknown() {
 	for _, name := range l.src.names() {
-		if !l.used[name] && !strings.HasSuffix(name, "rotary_emb.inv_freq") {
+		skipped := slices.ContainsFunc(l.skip, func(p string) bool { return strings.HasPrefix(name, p) })
+		if !l.used[name] && !skipped && !strings.HasSuffix(name, "rotary_emb.inv_freq") {
 			l.errs = append(l.errs, fmt.Errorf("tensor %q is not part of a plain %s model and would be ignored", name, l.from))
 		}
 	}
@@ -181,8 +199,8 @@ func (l *loader) read() error {
 				if err := l.src.readRow(j.name, at, row); err != nil {
 					return err
 				}
-				if !finite(row) {
-					return fmt.Errorf("%s: tensor %q, row %d holds a value that is not finite; re-download the model", l.from, j.name, at)
+				if !finiteBF16(row) {
+					return fmt.Errorf("%s: tensor %q, row %d holds a value that is not finite in bf16; re-download the model", l.from, j.name, at)
 				}
 				j.w.SetRow(r, row)
 			}
@@ -190,6 +208,18 @@ func (l *loader) read() error {
 		})
 	}
 	return g.Wait()
+}
+
+// finiteBF16 reports whether every value stays finite when rounded to bf16, which turns
+// the greatest float32s into infinity. A NaN fails both comparisons.
+func finiteBF16(x []float32) bool {
+	const limit = 0x1.ffp127 // half way from the greatest bf16 to the next power of two
+	for _, v := range x {
+		if !(v < limit && v > -limit) {
+			return false
+		}
+	}
+	return true
 }
 
 // finite reports whether no value is infinite or NaN: those alone do not vanish

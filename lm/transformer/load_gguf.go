@@ -8,7 +8,7 @@ import (
 	"github.com/opencharacter/opencharacter/lm/gguf"
 )
 
-// LoadGGUF builds a model from an open GGUF file of architecture llama or qwen3;
+// LoadGGUF builds a model from an open GGUF file of architecture llama, qwen3 or gemma3;
 // the file may be closed afterwards. Quantised matrices are widened and rounded to
 // bf16. The row order that GGUF uses for llama queries and keys is undone.
 func LoadGGUF(f *gguf.File) (*Model, error) {
@@ -16,7 +16,7 @@ func LoadGGUF(f *gguf.File) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gguf: %w", err)
 	}
-	l := &loader{src: ggufSource{f}, from: "gguf", name: ggufName}
+	l := &loader{src: ggufSource{f}, from: "gguf", name: ggufNames(cfg)}
 	var permute func(int) int
 	if cfg.Architecture == archLlama {
 		permute = interleaved(cfg.HeadDim)
@@ -42,18 +42,32 @@ var ggufParts = map[string]string{
 	"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
 }
 
-// ggufName translates a tensor name of Hugging Face.
-func ggufName(hf string) string {
-	switch hf {
-	case "model.embed_tokens.weight":
-		return "token_embd.weight"
-	case "model.norm.weight":
-		return "output_norm.weight"
-	case "lm_head.weight":
-		return "output.weight"
+// ggufPostNorms replaces ggufParts where norms follow the branches.
+var ggufPostNorms = map[string]string{
+	"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm",
+}
+
+// ggufNames returns the translation of Hugging Face's tensor names.
+func ggufNames(cfg Config) func(hf string) string {
+	return func(hf string) string {
+		switch hf {
+		case "model.embed_tokens.weight":
+			return "token_embd.weight"
+		case "model.norm.weight":
+			return "output_norm.weight"
+		case "lm_head.weight":
+			return "output.weight"
+		case ropeFreqs:
+			return ropeFreqs
+		}
+		number, part, _ := strings.Cut(strings.TrimPrefix(hf, "model.layers."), ".")
+		part = strings.TrimSuffix(part, ".weight")
+		name := ggufParts[part]
+		if post, ok := ggufPostNorms[part]; ok && cfg.postNorms() {
+			name = post
+		}
+		return "blk." + number + "." + name + ".weight"
 	}
-	number, part, _ := strings.Cut(strings.TrimPrefix(hf, "model.layers."), ".")
-	return "blk." + number + "." + ggufParts[strings.TrimSuffix(part, ".weight")] + ".weight"
 }
 
 // ggufSource reads tensors of a GGUF file.
@@ -74,8 +88,8 @@ func (s ggufSource) readRow(name string, row int, dst []float32) error {
 func ggufConfig(f *gguf.File) (Config, error) {
 	k := ggufKeys{meta: f.Meta}
 	arch, _ := f.Meta["general.architecture"].(string)
-	if arch != archLlama && arch != archQwen3 {
-		return Config{}, fmt.Errorf("architecture %q is not supported; use a llama or qwen3 model", arch)
+	if arch != archLlama && arch != archQwen3 && arch != archGemma3 {
+		return Config{}, fmt.Errorf("architecture %q is not supported; use a llama, qwen3 or gemma3 model", arch)
 	}
 	k.prefix = arch + "."
 	c := Config{
@@ -87,7 +101,7 @@ func ggufConfig(f *gguf.File) (Config, error) {
 		Context:      k.integer("context_length", 0),
 		RopeBase:     k.number("rope.freq_base", 10000),
 		NormEps:      float32(k.number("attention.layer_norm_rms_epsilon", 0)),
-		QKNorm:       arch == archQwen3,
+		QKNorm:       arch != archLlama,
 	}
 	c.KVHeads = k.integer("attention.head_count_kv", c.Heads)
 	if c.Heads > 0 {
@@ -99,11 +113,10 @@ func ggufConfig(f *gguf.File) (Config, error) {
 	if d := k.integer("rope.dimension_count", c.HeadDim); d != c.HeadDim && k.err == nil {
 		k.err = fmt.Errorf("%srope.dimension_count is %d; partial rotation of heads of %d is not supported", k.prefix, d, c.HeadDim)
 	}
-	if kind, ok := f.Meta[k.prefix+"rope.scaling.type"]; ok && kind != "none" && k.err == nil {
-		k.err = fmt.Errorf("rope scaling %v is not supported; only plain rotary positions are", kind)
-	}
-	if _, ok := f.Tensors["rope_freqs.weight"]; ok && k.err == nil {
-		k.err = fmt.Errorf("the file has scaled rotary frequencies (rope_freqs.weight), which are not supported")
+	_, divisors := f.Tensors[ropeFreqs]
+	c.RopeScaling = k.ropeScaling(divisors)
+	if arch == archGemma3 {
+		k.gemma3(&c)
 	}
 	if k.err != nil {
 		return Config{}, k.err
@@ -119,6 +132,59 @@ func ggufConfig(f *gguf.File) (Config, error) {
 		k.err = fmt.Errorf("the tokenizer has %d tokens and the embedding %d rows; the file is damaged or badly converted", len(tokens), embed[0])
 	}
 	return c, k.err
+}
+
+// ropeScaling reads how rotary positions are stretched: "linear", by divisors of their
+// own, as llama.cpp's converter writes them for Llama 3, or not at all.
+func (k *ggufKeys) ropeScaling(divisors bool) RopeScaling {
+	kind, ok := k.meta[k.prefix+"rope.scaling.type"]
+	switch {
+	case ok && kind == ropeLinear && divisors:
+		k.fail("the file has both linear rope scaling and scaled rotary frequencies (%s); only one is supported", ropeFreqs)
+	case ok && kind == ropeLinear:
+		return RopeScaling{Type: ropeLinear, Factor: k.number("rope.scaling.factor", 0)}
+	case ok && kind != "none":
+		k.fail("rope scaling %v is not supported; only plain, linear and llama3 rotary positions are", kind)
+	case divisors:
+		return RopeScaling{Type: ropeDivisors}
+	}
+	return RopeScaling{}
+}
+
+// gemma3 reads what is particular to Gemma 3. What the file does not say is what
+// llama.cpp takes it to be: every sixth layer full, and scores divided by the root of
+// Width/Heads in the model of 62 layers (27B).
+func (k *ggufKeys) gemma3(c *Config) {
+	for _, key := range []string{"final_logit_softcapping", "attn_logit_softcapping"} {
+		if v, ok := k.meta[k.prefix+key]; ok && v != 0.0 {
+			k.fail("%s%s is %v; capped logits and scores are not supported", k.prefix, key, v)
+		}
+	}
+	if c.Layers == 62 && c.Heads > 0 {
+		c.QueryScalar = float64(c.Width / c.Heads)
+	}
+	every, local := 1, k.number("rope.freq_base_swa", 10000)
+	if _, ok := k.meta[k.prefix+"attention.sliding_window"]; ok {
+		every = k.integer("attention.sliding_window_pattern", 6)
+	}
+	if every < 1 {
+		k.fail("%sattention.sliding_window_pattern is %d; it must be positive", k.prefix, every)
+	}
+	window := 0
+	if every > 1 {
+		window = k.integer("attention.sliding_window", 0)
+		if window < 1 {
+			k.fail("%sattention.sliding_window is %d; it must be positive", k.prefix, window)
+		}
+	}
+	c.setWindow(window, every, local)
+}
+
+// fail notes an error unless there is one.
+func (k *ggufKeys) fail(format string, args ...any) {
+	if k.err == nil {
+		k.err = fmt.Errorf(format, args...)
+	}
 }
 
 // ggufKeys reads typed keys below one architecture's prefix and keeps the first error.

@@ -31,7 +31,30 @@ func LoadSafetensors(dir string) (m *Model, err error) {
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
 	l := &loader{src: src, from: "safetensors", name: func(hf string) string { return hf }}
+	if cfg.Architecture == archGemma3 {
+		l.plus = 1
+		src.textOf(l)
+	}
 	return l.load(cfg, nil)
+}
+
+// textOf points the loader at the text part of a text and image model of Gemma 3, if
+// that is what the files hold, in the naming of transformers 4 or of its later versions.
+func (s *shards) textOf(l *loader) {
+	const embed = "model.embed_tokens.weight"
+	switch {
+	case s.where["language_model."+embed] != nil:
+		l.name = func(hf string) string { return "language_model." + hf }
+		l.skip = []string{"vision_tower.", "multi_modal_projector."}
+	case s.where["model.language_model.embed_tokens.weight"] != nil:
+		l.name = func(hf string) string {
+			if inner, ok := strings.CutPrefix(hf, "model."); ok {
+				return "model.language_model." + inner
+			}
+			return hf
+		}
+		l.skip = []string{"model.vision_tower.", "model.multi_modal_projector."}
+	}
 }
 
 // shards is a set of safetensors files that together hold a model.

@@ -2,6 +2,7 @@ package transformer_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,6 +52,10 @@ func randomWeights(c transformer.Config) weights {
 		p := fmt.Sprintf("model.layers.%d.", l)
 		add(p+"input_layernorm.weight", c.Width)
 		add(p+"post_attention_layernorm.weight", c.Width)
+		if c.Architecture == "gemma3" {
+			add(p+"pre_feedforward_layernorm.weight", c.Width)
+			add(p+"post_feedforward_layernorm.weight", c.Width)
+		}
 		if c.QKNorm {
 			add(p+"self_attn.q_norm.weight", c.HeadDim)
 			add(p+"self_attn.k_norm.weight", c.HeadDim)
@@ -67,12 +73,30 @@ func randomWeights(c transformer.Config) weights {
 }
 
 func hfConfig(c transformer.Config) map[string]any {
-	return map[string]any{
+	h := map[string]any{
 		"model_type": c.Architecture, "num_hidden_layers": c.Layers, "hidden_size": c.Width, "num_attention_heads": c.Heads,
 		"num_key_value_heads": c.KVHeads, "head_dim": c.HeadDim, "intermediate_size": c.FFN, "vocab_size": c.Vocab,
 		"max_position_embeddings": c.Context, "rope_theta": c.RopeBase, "rms_norm_eps": c.NormEps, "tie_word_embeddings": c.Tied,
 		"hidden_act": "silu", "rope_scaling": nil,
 	}
+	if r := c.RopeScaling; r.Type == "linear" {
+		h["rope_scaling"] = map[string]any{"rope_type": "linear", "factor": r.Factor}
+	} else if r.Type == "llama3" {
+		h["rope_scaling"] = map[string]any{
+			"rope_type": "llama3", "factor": r.Factor, "low_freq_factor": r.LowFreq, "high_freq_factor": r.HighFreq,
+			"original_max_position_embeddings": r.Original,
+		}
+	}
+	if c.Architecture == "gemma3" {
+		delete(h, "hidden_act")
+		for k, v := range map[string]any{
+			"model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "sliding_window": c.Window, "sliding_window_pattern": c.FullEvery,
+			"rope_local_base_freq": c.LocalRopeBase, "query_pre_attn_scalar": cmp.Or(c.QueryScalar, float64(c.HeadDim)), "attn_logit_softcapping": nil, "final_logit_softcapping": nil,
+		} {
+			h[k] = v
+		}
+	}
+	return h
 }
 
 // writeFolder writes a Hugging Face folder with the tensors spread over some shards.
@@ -122,8 +146,12 @@ var ggufNames = strings.NewReplacer("model.layers.", "blk.", "model.embed_tokens
 	"self_attn.v_proj", "attn_v", "self_attn.o_proj", "attn_output", "self_attn.q_norm", "attn_q_norm", "self_attn.k_norm", "attn_k_norm",
 	"mlp.gate_proj", "ffn_gate", "mlp.up_proj", "ffn_up", "mlp.down_proj", "ffn_down")
 
+// gemmaNames comes before ggufNames for Gemma, whose norms have other names.
+var gemmaNames = strings.NewReplacer("post_attention_layernorm", "post_attention_norm", "pre_feedforward_layernorm", "ffn_norm",
+	"post_feedforward_layernorm", "post_ffw_norm")
+
 // writeGGUF writes an F32 GGUF v3 file as llama.cpp's converter does, with the
-// rows of llama's q and k interleaved.
+// rows of llama's q and k interleaved, and Gemma's norms increased by 1.
 func writeGGUF(t *testing.T, c transformer.Config, w weights, extra map[string]any) string {
 	t.Helper()
 	le := binary.LittleEndian
@@ -134,6 +162,13 @@ func writeGGUF(t *testing.T, c transformer.Config, w weights, extra map[string]a
 		c.Architecture + ".attention.key_length": uint32(c.HeadDim), c.Architecture + ".feed_forward_length": uint32(c.FFN),
 		c.Architecture + ".context_length": uint32(c.Context), c.Architecture + ".rope.freq_base": float32(c.RopeBase),
 		c.Architecture + ".attention.layer_norm_rms_epsilon": c.NormEps,
+	}
+	if c.Window > 0 {
+		keys["gemma3.attention.sliding_window"] = uint32(c.Window)
+		keys["gemma3.attention.sliding_window_pattern"] = uint32(c.FullEvery)
+	}
+	if c.RopeScaling.Type == "linear" {
+		keys[c.Architecture+".rope.scaling.type"], keys[c.Architecture+".rope.scaling.factor"] = "linear", float32(c.RopeScaling.Factor)
 	}
 	for k, v := range extra {
 		keys[k] = v
@@ -157,6 +192,14 @@ func writeGGUF(t *testing.T, c transformer.Config, w weights, extra map[string]a
 		data := m.data
 		if c.Architecture == "llama" && (strings.Contains(name, "q_proj") || strings.Contains(name, "k_proj")) {
 			data = interleave(data, c.HeadDim, m.shape[1])
+		}
+		if c.Architecture == "gemma3" {
+			if name = gemmaNames.Replace(name); strings.HasSuffix(name, "norm.weight") {
+				data = slices.Clone(data)
+				for i := range data {
+					data[i]++
+				}
+			}
 		}
 		head = le.AppendUint32(text(head, ggufNames.Replace(name)), uint32(len(m.shape)))
 		for i := len(m.shape) - 1; i >= 0; i-- {
@@ -202,6 +245,12 @@ func openGGUF(path string) (m *transformer.Model, err error) {
 // model by hash.
 func TestLoadFormatsAgree(t *testing.T) {
 	for name, cfg := range tinyConfigs {
+		if cfg.RopeScaling.Type == "llama3" {
+			continue // GGUF has divisors for it: TestLoadRopeDivisors
+		}
+		if cfg.Architecture == "gemma3" {
+			cfg.QueryScalar = 0 // GGUF does not say it
+		}
 		t.Run(name, func(t *testing.T) {
 			w := randomWeights(cfg)
 			one, err := transformer.LoadSafetensors(writeFolder(t, hfConfig(cfg), w, 1))
@@ -259,7 +308,7 @@ func TestLoadSafetensorsErrors(t *testing.T) {
 		{"family", func(h map[string]any, _ weights) { h["model_type"] = "gpt2" }, `model_type "gpt2"`},
 		{"scaling", func(h map[string]any, _ weights) {
 			h["rope_scaling"] = map[string]any{"rope_type": "llama3", "factor": 8}
-		}, "rope scaling llama3"},
+		}, "rope scaling llama3: low_freq_factor is missing"},
 		{"scaling of v5", func(h map[string]any, _ weights) { h["rope_parameters"] = map[string]any{"rope_type": "yarn"} }, "rope scaling yarn"},
 		{"bias", func(h map[string]any, _ weights) { h["attention_bias"] = true }, "attention_bias"},
 		{"activation", func(h map[string]any, _ weights) { h["hidden_act"] = "gelu" }, `hidden_act "gelu"`},
@@ -278,6 +327,11 @@ func TestLoadSafetensorsErrors(t *testing.T) {
 		{"not a number", func(_ map[string]any, w weights) {
 			w["model.layers.1.mlp.up_proj.weight"].data[30] = float32(math.Inf(1))
 		}, `"model.layers.1.mlp.up_proj.weight", row 1`},
+		{"NaN", func(_ map[string]any, w weights) { w["model.embed_tokens.weight"].data[0] = float32(math.NaN()) }, `"model.embed_tokens.weight", row 0`},
+		{"infinite in bf16", func(_ map[string]any, w weights) {
+			w["model.layers.0.self_attn.q_proj.weight"].data[24] = -math.MaxFloat32
+		}, `"model.layers.0.self_attn.q_proj.weight", row 1`},
+		{"norm", func(_ map[string]any, w weights) { w["model.norm.weight"].data[3] = float32(math.NaN()) }, `"model.norm.weight" holds a value that is not finite`},
 	} {
 		h, w := hfConfig(cfg), randomWeights(cfg)
 		c.change(h, w)
@@ -299,7 +353,8 @@ func TestLoadGGUFErrors(t *testing.T) {
 	}{
 		{"family", func(e map[string]any, _ weights) { e["general.architecture"] = "mamba" }, `architecture "mamba"`},
 		{"scaling", func(e map[string]any, _ weights) { e["llama.rope.scaling.type"] = "yarn" }, "rope scaling yarn"},
-		{"frequencies", func(_ map[string]any, w weights) { w["rope_freqs.weight"] = matrix{[]int{2}, []float32{1, 1}} }, "rope_freqs.weight"},
+		{"frequencies", func(_ map[string]any, w weights) { w["rope_freqs.weight"] = matrix{[]int{3}, []float32{1, 1, 1}} }, "\"rope_freqs.weight\" has shape [3]"},
+		{"zero frequency", func(_ map[string]any, w weights) { w["rope_freqs.weight"] = matrix{[]int{2}, []float32{1, 0}} }, "\"rope_freqs.weight\": divisor 1"},
 		{"partial rotation", func(e map[string]any, _ weights) { e["llama.rope.dimension_count"] = uint32(2) }, "rope.dimension_count is 2"},
 		{"type", func(e map[string]any, _ weights) { e["llama.block_count"] = "two" }, "llama.block_count is two"},
 		{"vocabulary", func(e map[string]any, _ weights) { e["llama.vocab_size"] = uint32(70) }, "vocabulary of 70"},

@@ -52,11 +52,41 @@ func (c Config) dims(p projection) (out, in int) {
 	}
 }
 
-// layer holds the frozen weights of one block. qNorm and kNorm are nil without QKNorm.
+// layer holds the frozen weights of one block. qNorm and kNorm are nil without QKNorm,
+// attnPost and mlpPost without norms of the branches' outputs.
 type layer struct {
 	attnNorm, mlpNorm []float32 // [Width]
+	attnPost, mlpPost []float32 // [Width]
 	qNorm, kNorm      []float32 // [HeadDim]
 	proj              [projCount]*tensor.Weight
+}
+
+// norm is one norm vector of a layer: where it stands, its length, its module's name in
+// Hugging Face models, and its key in NewRandom.
+type norm struct {
+	at        *[]float32
+	n         int
+	name, key string
+}
+
+// norms lists the norm vectors of a layer in a fixed order.
+func (c Config) norms(l *layer) []norm {
+	list := []norm{
+		{&l.attnNorm, c.Width, "input_layernorm", "attn"},
+		{&l.mlpNorm, c.Width, "post_attention_layernorm", "mlp"},
+	}
+	if c.postNorms() { // the name of one norm in Llama is that of another in Gemma
+		list[1].name = "pre_feedforward_layernorm"
+		list = append(list,
+			norm{&l.attnPost, c.Width, "post_attention_layernorm", "attnPost"},
+			norm{&l.mlpPost, c.Width, "post_feedforward_layernorm", "mlpPost"})
+	}
+	if c.QKNorm {
+		list = append(list,
+			norm{&l.qNorm, c.HeadDim, "self_attn.q_norm", "q"},
+			norm{&l.kNorm, c.HeadDim, "self_attn.k_norm", "k"})
+	}
+	return list
 }
 
 // Model is a loaded model: its dimensions and frozen weights, matrices in bf16
@@ -68,22 +98,50 @@ type Model struct {
 	head      *tensor.Weight // [Vocab, Width]; the same Weight as embed when tied
 	finalNorm []float32      // [Width]
 	layers    []layer
-	rope      *tensor.RoPE
+	rope      *tensor.RoPE // of layers without a window
+	localRope *tensor.RoPE // of layers with one
+	divisors  []float32    // [HeadDim/2] of the rotary frequencies, if they stand with the weights
 	shape     tensor.AttentionShape
+	scale     float32 // of the embedding
+
+	compute tensor.Compute
 
 	hashOnce sync.Once
 	hash     string
 }
 
+// newModel returns a model without weights; the rotary tables are set with them.
 func newModel(cfg Config) *Model {
 	return &Model{
 		Config: cfg,
 		layers: make([]layer, cfg.Layers),
-		rope:   tensor.NewRoPE(cfg.HeadDim, cfg.RopeBase, min(cfg.Context, 2048)), // grows on demand
-		shape: tensor.AttentionShape{
-			Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim,
-			Scale: float32(1 / math.Sqrt(float64(cfg.HeadDim))),
-		},
+		shape:  tensor.AttentionShape{Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, Scale: cfg.scale()},
+		scale:  cfg.embeddingScale(),
+	}
+}
+
+// attentionShape is the shape of attention in layer l.
+func (m *Model) attentionShape(l int) tensor.AttentionShape {
+	s := m.shape
+	if m.windowed(l) {
+		s.Window = m.Window
+	}
+	return s
+}
+
+// ropeOf returns the rotary tables of layer l.
+func (m *Model) ropeOf(l int) *tensor.RoPE {
+	if m.windowed(l) {
+		return m.localRope
+	}
+	return m.rope
+}
+
+// embedTokens sets x [len(tokens), Width] to the input of the first layer.
+func (m *Model) embedTokens(x *tensor.Tensor, tokens []int32) {
+	tensor.Embed(x, m.embed, tokens)
+	if m.scale != 1 {
+		tensor.Scale(x, m.scale)
 	}
 }
 
@@ -100,16 +158,14 @@ func (m *Model) tensors() []named {
 	if !m.Tied {
 		list = append(list, named{name: "lm_head.weight", matrix: m.head})
 	}
+	if m.divisors != nil {
+		list = append(list, named{name: ropeFreqs, vector: m.divisors})
+	}
 	for i := range m.layers {
 		l := &m.layers[i]
 		prefix := fmt.Sprintf("model.layers.%d.", i)
-		list = append(list,
-			named{name: prefix + "input_layernorm.weight", vector: l.attnNorm},
-			named{name: prefix + "post_attention_layernorm.weight", vector: l.mlpNorm})
-		if m.QKNorm {
-			list = append(list,
-				named{name: prefix + "self_attn.q_norm.weight", vector: l.qNorm},
-				named{name: prefix + "self_attn.k_norm.weight", vector: l.kNorm})
+		for _, v := range m.norms(l) {
+			list = append(list, named{name: prefix + v.name + ".weight", vector: *v.at})
 		}
 		for p, w := range l.proj {
 			list = append(list, named{name: prefix + projNames[p] + ".weight", matrix: w})
@@ -131,7 +187,8 @@ func (m *Model) Bytes() int64 {
 
 // Hash identifies the model by content: the SHA-256, in hex, of its dimensions and
 // of all weights as used (matrices in bf16, norms in float32). It does not depend
-// on the file format the weights came from. It is computed once.
+// on the file format the weights came from, unless llama3 rope scaling stands in it as
+// parameters (config.json) or as divisors (GGUF). It is computed once.
 func (m *Model) Hash() string {
 	m.hashOnce.Do(func() {
 		list := m.tensors()

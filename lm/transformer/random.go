@@ -39,6 +39,13 @@ func NewRandom(cfg Config, seed uint64) (*Model, error) {
 		return nil, err
 	}
 	m := newModel(cfg)
+	var divisors []float32
+	if cfg.RopeScaling.Type == ropeDivisors {
+		divisors = randomNorm(cfg.HeadDim/2, seed, "divisors")
+	}
+	if err := m.setRope(divisors); err != nil {
+		return nil, err
+	}
 	m.embed = randomWeight(cfg.Vocab, cfg.Width, seed, "embed")
 	m.head = m.embed
 	if !cfg.Tied {
@@ -48,11 +55,8 @@ func NewRandom(cfg Config, seed uint64) (*Model, error) {
 	for i := range m.layers {
 		l := &m.layers[i]
 		key := func(name string) string { return string(rune('A'+i%26)) + string(rune('0'+i/26)) + name }
-		l.attnNorm = randomNorm(cfg.Width, seed, key("attn"))
-		l.mlpNorm = randomNorm(cfg.Width, seed, key("mlp"))
-		if cfg.QKNorm {
-			l.qNorm = randomNorm(cfg.HeadDim, seed, key("q"))
-			l.kNorm = randomNorm(cfg.HeadDim, seed, key("k"))
+		for _, v := range cfg.norms(l) {
+			*v.at = randomNorm(v.n, seed, key(v.key))
 		}
 		for p := range projCount {
 			out, in := cfg.dims(p)

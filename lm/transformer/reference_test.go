@@ -143,11 +143,16 @@ func near(t *testing.T, f *safetensors.File, name string, got []float32, toleran
 }
 
 func TestRecordedTinyModels(t *testing.T) {
-	for _, name := range []string{"tiny-llama", "tiny-qwen3"} {
+	for _, name := range []string{"tiny-llama", "tiny-qwen3", "tiny-llama3", "tiny-gemma3"} {
 		t.Run(name, func(t *testing.T) {
 			r := openRecording(t, name, func(dir string) (*transformer.Model, error) {
 				return transformer.LoadSafetensors(filepath.Join(dir, "model"))
 			})
+			if c := r.model.Config; name == "tiny-qwen3" && (c.Tied || c.Heads*c.HeadDim == c.Width) {
+				t.Error("this recording is to cover an untied head and heads wider than Width / Heads")
+			} else if name == "tiny-gemma3" && (c.Window == 0 || c.Window >= 20 || c.RopeScaling.Type != "linear") {
+				t.Error("this recording is to cover windows shorter than the rows and linear rope scaling")
+			}
 			f := openTensors(t, filepath.Join(r.dir, "forward.safetensors"))
 			r.forward(t, f)
 			r.logits(t, f)

@@ -73,24 +73,31 @@ func (m *Model) LogProbs(ws *Workspace, rows Rows, positions []int32, stack []*A
 }
 
 // forward computes the log-probs of the scored positions. With a rank above 0 every
-// layer keeps its activations for a backward pass into an adapter of that rank. The
-// returned slice belongs to the workspace.
+// layer keeps its activations for a backward pass into an adapter of that rank, or its
+// input, see recompute.go. The returned slice belongs to the workspace.
 func (m *Model) forward(ws *Workspace, rows Rows, positions []int32, stack []*Adapter, rank int) []float32 {
 	ws.unfold(rows)
 	n, train := len(ws.tokens), rank > 0
-	kept := 1
-	if train {
-		kept = m.Layers
+	ws.limit(m.Config, n, len(rows.Tokens), rank)
+	switch {
+	case ws.recompute:
+		ws.reserveInputs(m.Config, n, len(rows.Tokens), rank)
+	case train:
+		ws.reserve(m.Config, m.Layers, n, len(rows.Tokens), rank)
+	default:
+		ws.reserve(m.Config, 1, n, len(rows.Tokens), 0)
 	}
-	ws.reserve(m.Config, kept, n, len(rows.Tokens), rank)
-	tensor.Embed(ws.layers[0].x, m.embed, ws.tokens)
+	m.embedTokens(ws.layers[0].x, ws.tokens)
 	s := lora{adapters: stack, train: train}
 	var out *tensor.Tensor
 	for l := range m.Layers {
 		last := l+1 == m.Layers
-		a := &ws.layers[min(l, kept-1)]
+		a := &ws.layers[0]
+		if train {
+			a = ws.at(l)
+		}
 		m.qkv(ws, a, l, ws.pos, s)
-		m.attention(ws, a, rows.Offsets)
+		m.attention(ws, a, l, rows.Offsets)
 		if last && !train {
 			a.narrow(ws, ws.places(positions))
 		}
@@ -100,7 +107,7 @@ func (m *Model) forward(ws *Workspace, rows Rows, positions []int32, stack []*Ad
 		case last:
 			out = ws.get(slotX, n, m.Width)
 		default:
-			out = ws.layers[l+1].x
+			out = ws.input(l + 1)
 		}
 		m.mix(ws, out, a, l, s)
 	}

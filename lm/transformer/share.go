@@ -91,14 +91,15 @@ func (ws *Workspace) collect(dx, dy *tensor.Tensor) {
 	}
 }
 
-// attention computes a.att from a.q, a.k and a.v over the rows of the batch.
-func (m *Model) attention(ws *Workspace, a *activations, offsets []int32) {
+// attention computes a.att of layer l from a.q, a.k and a.v over the rows of the batch.
+func (m *Model) attention(ws *Workspace, a *activations, l int, offsets []int32) {
+	shape := m.attentionShape(l)
 	if !ws.folded() {
-		tensor.Attention(a.att, a.q, a.k, a.v, offsets, m.shape, a.stats)
+		tensor.Attention(a.att, a.q, a.k, a.v, offsets, shape, a.stats)
 		return
 	}
 	out := ws.get(slotAllAtt, len(ws.distinct), a.att.Cols)
-	tensor.Attention(out, ws.spread(slotAllQ, a.q), ws.spread(slotAllK, a.k), ws.spread(slotAllV, a.v), offsets, m.shape, a.stats)
+	tensor.Attention(out, ws.spread(slotAllQ, a.q), ws.spread(slotAllK, a.k), ws.spread(slotAllV, a.v), offsets, shape, a.stats)
 	for p, at := range ws.distinct {
 		if !ws.repeated[p] {
 			copy(a.att.Row(int(at)), out.Row(p))
@@ -108,9 +109,10 @@ func (m *Model) attention(ws *Workspace, a *activations, offsets []int32) {
 
 // attentionGrad is the backward pass of attention. A repeated token's output is read
 // once, so its gradient is passed to the first copy and is zero for the others.
-func (m *Model) attentionGrad(ws *Workspace, dq, dk, dv, datt *tensor.Tensor, a *activations, offsets []int32) {
+func (m *Model) attentionGrad(ws *Workspace, dq, dk, dv, datt *tensor.Tensor, a *activations, l int, offsets []int32) {
+	shape := m.attentionShape(l)
 	if !ws.folded() {
-		tensor.AttentionBackward(dq, dk, dv, datt, a.att, a.q, a.k, a.v, offsets, m.shape, a.stats)
+		tensor.AttentionBackward(dq, dk, dv, datt, a.att, a.q, a.k, a.v, offsets, shape, a.stats)
 		return
 	}
 	n := len(ws.distinct)
@@ -122,7 +124,7 @@ func (m *Model) attentionGrad(ws *Workspace, dq, dk, dv, datt *tensor.Tensor, a 
 	}
 	allDQ, allDK, allDV := ws.get(slotAllDQ, n, dq.Cols), ws.get(slotAllDK, n, dk.Cols), ws.get(slotAllDV, n, dv.Cols)
 	tensor.AttentionBackward(allDQ, allDK, allDV, dout, ws.spread(slotAllAtt, a.att),
-		ws.spread(slotAllQ, a.q), ws.spread(slotAllK, a.k), ws.spread(slotAllV, a.v), offsets, m.shape, a.stats)
+		ws.spread(slotAllQ, a.q), ws.spread(slotAllK, a.k), ws.spread(slotAllV, a.v), offsets, shape, a.stats)
 	ws.collect(dq, allDQ)
 	ws.collect(dk, allDK)
 	ws.collect(dv, allDV)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/opencharacter/opencharacter/lm/transformer"
+	"github.com/opencharacter/opencharacter/tensor"
 )
 
 // sharedRows are three rows where the second shares 40 tokens with the first and the
@@ -54,6 +55,7 @@ func TestSharedBeginningsForward(t *testing.T) {
 
 // The gradient differs by rounding only: the sums have the same terms in another order,
 // at most some 300 tokens times 2^-24 of the greatest, and 10 times that through the layers.
+// In mode bf16 that can tip the rounding of a factor, by 2^-8 of it.
 func TestSharedBeginningsGradient(t *testing.T) {
 	eachTiny(t, func(t *testing.T, m *transformer.Model) {
 		stack := []*transformer.Adapter{randomAdapter(m.Config, 3, 6, 1), randomAdapter(m.Config, 5, 5, 2)}
@@ -75,13 +77,17 @@ func TestSharedBeginningsGradient(t *testing.T) {
 			return g.Matrices()
 		}
 		want, got := grad(nil), grad(shared)
+		bound := 3000 * math.Exp2(-24)
+		if m.Compute() == tensor.BF16 {
+			bound += 10 * math.Exp2(-8)
+		}
 		for i := range want {
 			var worst, size float64
 			for j, v := range want[i].T.Data() {
 				worst = max(worst, math.Abs(float64(v)-float64(got[i].T.Data()[j])))
 				size = max(size, math.Abs(float64(v)))
 			}
-			if worst > size*3000*math.Exp2(-24) {
+			if worst > size*bound {
 				t.Errorf("%s differs by %v of %v", want[i].Name, worst, size)
 			}
 		}

@@ -6,10 +6,13 @@ import (
 	"testing"
 
 	"github.com/opencharacter/opencharacter/lm/transformer"
+	"github.com/opencharacter/opencharacter/tensor"
 )
 
-// Tiny models of both architectures. Their sizes divide by none of the tile sizes
-// of the kernels, and the Qwen3 one has heads wider than Width / Heads.
+// Tiny models of all architectures. Their sizes divide by none of the tile sizes
+// of the kernels, and the Qwen3 one has heads wider than Width / Heads. The Gemma one has
+// windows shorter than most rows in all but the third layer, and the root of its width
+// is no bf16 number.
 var tinyConfigs = map[string]transformer.Config{
 	"llama": {
 		Architecture: "llama", Layers: 2, Width: 24, Heads: 6, KVHeads: 2, HeadDim: 4, FFN: 37, Vocab: 67,
@@ -19,10 +22,33 @@ var tinyConfigs = map[string]transformer.Config{
 		Architecture: "qwen3", Layers: 3, Width: 20, Heads: 4, KVHeads: 4, HeadDim: 6, FFN: 33, Vocab: 51,
 		Context: 160, RopeBase: 1000000, NormEps: 1e-6, QKNorm: true,
 	},
+	"llama3": {
+		Architecture: "llama", Layers: 2, Width: 24, Heads: 3, KVHeads: 1, HeadDim: 12, FFN: 31, Vocab: 59,
+		Context: 160, RopeBase: 10000, NormEps: 1e-5,
+		RopeScaling: transformer.RopeScaling{Type: "llama3", Factor: 4, LowFreq: 1, HighFreq: 4, Original: 64},
+	},
+	"gemma3": {
+		Architecture: "gemma3", Layers: 4, Width: 22, Heads: 4, KVHeads: 2, HeadDim: 6, FFN: 35, Vocab: 53,
+		Context: 160, RopeBase: 1000000, NormEps: 1e-6, Tied: true, QKNorm: true,
+		RopeScaling: transformer.RopeScaling{Type: "linear", Factor: 8},
+		Window:      9, FullEvery: 3, LocalRopeBase: 10000, QueryScalar: 11,
+	},
 }
 
-// eachTiny runs a test on every tiny model.
+// eachTiny runs a test on every tiny model, in both compute modes.
 func eachTiny(t *testing.T, f func(t *testing.T, m *transformer.Model)) {
+	eachExact(t, f)
+	for name, cfg := range tinyConfigs {
+		t.Run(name+"/bf16", func(t *testing.T) {
+			m := newTiny(t, cfg)
+			m.SetCompute(tensor.BF16)
+			f(t, m)
+		})
+	}
+}
+
+// eachExact is eachTiny for what only holds in mode exact.
+func eachExact(t *testing.T, f func(t *testing.T, m *transformer.Model)) {
 	for name, cfg := range tinyConfigs {
 		t.Run(name, func(t *testing.T) { f(t, newTiny(t, cfg)) })
 	}

@@ -11,8 +11,14 @@ import (
 // of size. One goroutine may use it at a time; its contents have no meaning between
 // calls.
 type Workspace struct {
-	layers []activations // one per layer for Grad, one for all layers else
-	floats map[slot]*buffer
+	// MemoryLimit, if above 0, is the most bytes that Grad may keep of its forward pass;
+	// scratch and weights come on top. A batch that would need more (see
+	// Config.ActivationBytes) is computed to the same bits in less memory and more time.
+	MemoryLimit int64
+
+	layers    []activations // one per layer for Grad, one for all layers else
+	recompute bool          // this batch is over the limit
+	floats    map[slot]*buffer
 
 	tokens, pos, distinct, ends, targets []int32
 	repeated                             []bool
@@ -24,7 +30,11 @@ type Workspace struct {
 func NewWorkspace() *Workspace { return &Workspace{floats: map[slot]*buffer{}} }
 
 // Release gives the memory to the collector; the workspace can be used again.
-func (ws *Workspace) Release() { *ws = *NewWorkspace() }
+func (ws *Workspace) Release() {
+	limit := ws.MemoryLimit
+	*ws = *NewWorkspace()
+	ws.MemoryLimit = limit
+}
 
 // slot names one scratch matrix of a workspace.
 type slot int
@@ -53,6 +63,7 @@ const (
 	slotDGate
 	slotDUp
 	slotDHidden
+	slotDBranch
 	slotAllQ // unfolded rows, for attention over shared beginnings
 	slotAllK
 	slotAllV
@@ -69,7 +80,8 @@ type buffer struct {
 	t    *tensor.Tensor
 }
 
-// roundRows is the granularity of growth, in rows: nearly equal batches share a size.
+// roundRows is the granularity of growth, in rows, or in values of a vector: nearly equal
+// batches share a size.
 const roundRows = 64
 
 // largeFloats is the size from which an outgrown buffer is collected at once
@@ -82,13 +94,16 @@ func (b *buffer) shape(rows, cols int) *tensor.Tensor {
 		return b.t
 	}
 	if need := rows * cols; need > len(b.data) {
-		grown := (rows + roundRows - 1) / roundRows * roundRows
+		grown := (rows + roundRows - 1) / roundRows * roundRows * cols
+		if rows == 1 { // a vector
+			grown = (cols + roundRows - 1) / roundRows * roundRows
+		}
 		old := len(b.data)
 		b.data, b.t = nil, nil
 		if old >= largeFloats {
 			runtime.GC()
 		}
-		b.data = tensor.New(grown, cols).Data()
+		b.data = tensor.New(1, grown).Data()
 	}
 	b.t = tensor.FromSlice(rows, cols, b.data[:rows*cols])
 	return b.t
@@ -118,6 +133,11 @@ type activations struct {
 	stats      *tensor.Tensor // [all tokens, 2*Heads] of tensor.Attention; nil without a backward pass
 	gate, up   *tensor.Tensor // [T, FFN]
 
+	// Outputs of the two branches [T, Width] before the norms that follow them in some
+	// models. Without these norms nothing needs them later and they are scratch.
+	attOut, mlpOut       *tensor.Tensor
+	attOutInv, mlpOutInv []float32
+
 	attnInv, mlpInv []float32                 // [T]
 	qInv, kInv      []float32                 // [T*Heads], [T*KVHeads]
 	hidden          [projCount]*tensor.Tensor // scale * x . A^T [T, rank] of the trainable adapter
@@ -142,13 +162,17 @@ const (
 	actMLPInv
 	actQInv
 	actKInv
+	actAttOut
+	actMLPOut
+	actAttOutInv
+	actMLPOutInv
 	actHidden
 	actCount = actHidden + int(projCount)
 )
 
 // reserve shapes the activations of one layer for n distinct tokens of all. rank is the
 // rank of the trainable adapter, or 0 when no backward pass follows.
-func (a *activations) reserve(c Config, n, all, rank int) {
+func (a *activations) reserve(ws *Workspace, c Config, n, all, rank int) {
 	heads, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	a.x = a.store[actX].shape(n, c.Width)
 	a.mid = a.store[actMid].shape(n, c.Width)
@@ -168,6 +192,7 @@ func (a *activations) reserve(c Config, n, all, rank int) {
 	a.up = a.store[actUp].shape(n, c.FFN)
 	a.attnInv = a.store[actAttnInv].shape(1, n).Data()
 	a.mlpInv = a.store[actMLPInv].shape(1, n).Data()
+	a.reserveBranches(ws, n, c.postNorms())
 	if rank > 0 {
 		a.stats = a.store[actStats].shape(all, 2*c.Heads)
 		for p := range a.hidden {
@@ -176,12 +201,25 @@ func (a *activations) reserve(c Config, n, all, rank int) {
 	}
 }
 
+// reserveBranches shapes the outputs of the branches for n tokens.
+func (a *activations) reserveBranches(ws *Workspace, n int, kept bool) {
+	if !kept {
+		a.attOut = ws.get(slotY, n, a.mid.Cols)
+		a.mlpOut, a.attOutInv, a.mlpOutInv = a.attOut, nil, nil
+		return
+	}
+	a.attOut = a.store[actAttOut].shape(n, a.mid.Cols)
+	a.mlpOut = a.store[actMLPOut].shape(n, a.mid.Cols)
+	a.attOutInv = a.store[actAttOutInv].shape(1, n).Data()
+	a.mlpOutInv = a.store[actMLPOutInv].shape(1, n).Data()
+}
+
 // reserve shapes the activations of count layers.
 func (ws *Workspace) reserve(c Config, count, n, all, rank int) {
 	for len(ws.layers) < count {
 		ws.layers = append(ws.layers, activations{})
 	}
 	for i := range count {
-		ws.layers[i].reserve(c, n, all, rank)
+		ws.layers[i].reserve(ws, c, n, all, rank)
 	}
 }

@@ -172,6 +172,12 @@ func adamwAVX512(param *float32, grad *float32, m *float32, v *float32, n int, c
 func softBackAVX512(ds *float32, p *float32, dp *float32, n int, d float32, scale float32)
 
 //go:noescape
+func gegluAVX512(dst *float32, gate *float32, up *float32, n int)
+
+//go:noescape
+func gegluBackAVX512(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
+
+//go:noescape
 func transposeAVX512(dst *float32, src *float32, ldd int, lds int, cols int)
 
 //go:noescape
@@ -253,6 +259,8 @@ var avx512Loops = &micro{
 	normBack:   normBackAVX512,
 	swiglu:     swigluAVX512,
 	swigluBack: swigluBackAVX512,
+	geglu:      gegluAVX512,
+	gegluBack:  gegluBackAVX512,
 	rotate:     rotateAVX512,
 	adamw:      adamwAVX512,
 	softBack:   softBackAVX512,
@@ -260,6 +268,175 @@ var avx512Loops = &micro{
 	copy:       copyAVX512,
 	prefetch:   prefetchAVX512,
 	peak:       peakAVX512,
+}
+
+//go:noescape
+func tileFMA_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func roundFMAAVX512(dst *float32, src *float32, n int)
+
+//go:noescape
+func pairFMAAVX512(dst *float32, even *float32, odd *float32, n int)
+
+var pairsFMAAVX512 = &pairLoops{
+	name: "bf16",
+	tiles: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
+		1: {
+			1:  tileFMA_1x32AVX512,
+			2:  tileFMA_2x32AVX512,
+			3:  tileFMA_3x32AVX512,
+			4:  tileFMA_4x32AVX512,
+			5:  tileFMA_5x32AVX512,
+			6:  tileFMA_6x32AVX512,
+			7:  tileFMA_7x32AVX512,
+			8:  tileFMA_8x32AVX512,
+			9:  tileFMA_9x32AVX512,
+			10: tileFMA_10x32AVX512,
+			11: tileFMA_11x32AVX512,
+			12: tileFMA_12x32AVX512,
+		},
+	}},
+	round: roundFMAAVX512, pair: pairFMAAVX512, peak: nil,
+}
+
+//go:noescape
+func tileDP_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_1x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_2x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_3x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_4x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_5x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_6x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_1x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_2x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileDP_3x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func roundDPAVX512(dst *float32, src *float32, n int)
+
+//go:noescape
+func pairDPAVX512(dst *float32, even *float32, odd *float32, n int)
+
+//go:noescape
+func peakDPAVX512(n int)
+
+var pairsDPAVX512 = &pairLoops{
+	name: "bf16dp",
+	tiles: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
+		1: {
+			1:  tileDP_1x32AVX512,
+			2:  tileDP_2x32AVX512,
+			3:  tileDP_3x32AVX512,
+			4:  tileDP_4x32AVX512,
+			5:  tileDP_5x32AVX512,
+			6:  tileDP_6x32AVX512,
+			7:  tileDP_7x32AVX512,
+			8:  tileDP_8x32AVX512,
+			9:  tileDP_9x32AVX512,
+			10: tileDP_10x32AVX512,
+			11: tileDP_11x32AVX512,
+			12: tileDP_12x32AVX512,
+		},
+		2: {
+			1: tileDP_1x64AVX512,
+			2: tileDP_2x64AVX512,
+			3: tileDP_3x64AVX512,
+			4: tileDP_4x64AVX512,
+			5: tileDP_5x64AVX512,
+			6: tileDP_6x64AVX512,
+		},
+		4: {
+			1: tileDP_1x128AVX512,
+			2: tileDP_2x128AVX512,
+			3: tileDP_3x128AVX512,
+		},
+	}},
+	round: roundDPAVX512, pair: pairDPAVX512, peak: peakDPAVX512,
 }
 
 //go:noescape
@@ -338,6 +515,12 @@ func adamwAVX2(param *float32, grad *float32, m *float32, v *float32, n int, c *
 func softBackAVX2(ds *float32, p *float32, dp *float32, n int, d float32, scale float32)
 
 //go:noescape
+func gegluAVX2(dst *float32, gate *float32, up *float32, n int)
+
+//go:noescape
+func gegluBackAVX2(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
+
+//go:noescape
 func transposeAVX2(dst *float32, src *float32, ldd int, lds int, cols int)
 
 //go:noescape
@@ -381,6 +564,8 @@ var avx2Loops = &micro{
 	normBack:   normBackAVX2,
 	swiglu:     swigluAVX2,
 	swigluBack: swigluBackAVX2,
+	geglu:      gegluAVX2,
+	gegluBack:  gegluBackAVX2,
 	rotate:     rotateAVX2,
 	adamw:      adamwAVX2,
 	softBack:   softBackAVX2,
@@ -388,4 +573,43 @@ var avx2Loops = &micro{
 	copy:       copyAVX2,
 	prefetch:   prefetchAVX2,
 	peak:       peakAVX2,
+}
+
+//go:noescape
+func tileFMA_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileFMA_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func roundFMAAVX2(dst *float32, src *float32, n int)
+
+//go:noescape
+func pairFMAAVX2(dst *float32, even *float32, odd *float32, n int)
+
+var pairsFMAAVX2 = &pairLoops{
+	name: "bf16",
+	tiles: tiles{rows: 6, f: [maxWide + 1][maxRows + 1]tileFunc{
+		1: {
+			1: tileFMA_1x32AVX2,
+			2: tileFMA_2x32AVX2,
+			3: tileFMA_3x32AVX2,
+			4: tileFMA_4x32AVX2,
+			5: tileFMA_5x32AVX2,
+			6: tileFMA_6x32AVX2,
+		},
+	}},
+	round: roundFMAAVX2, pair: pairFMAAVX2, peak: nil,
 }

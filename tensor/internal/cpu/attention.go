@@ -11,11 +11,14 @@ import (
 // position by position. Each tile is done in two passes:
 //
 //	S = Q K^T              chains over headDim
-//	P = exp(Scale*(S-max)) lanes by position, beyond a row's length 0
+//	P = exp(Scale*(S-max)) lanes by position, outside a row's window 0
 //	O = P V / sum          chains over positions
 //
 // Keys and values come as pages (see pageLayout), from the cache or packed on
-// the spot, so that Attention and AttentionKV are the same code.
+// the spot, so that Attention and AttentionKV are the same code. A tile starts
+// at the first page that one of its rows attends to. As pages are as long as
+// there are lanes, positions keep their lanes, and as what stands before a
+// row's window counts as 0, where a tile starts changes no bit.
 
 // attender holds one thread's scratch for tiles.
 type attender struct {
@@ -30,7 +33,7 @@ type attender struct {
 
 	// The rows of the tile to do.
 	dst, q, stats [maxRows][]float32
-	length        [maxRows]int
+	first, length [maxRows]int // a row attends to positions [first, length)
 }
 
 func (k *Kernels) newAttender(s kernel.AttentionShape, l pageLayout, longest int) *attender {
@@ -50,11 +53,14 @@ func (a *attender) free() { a.buf.free() }
 // tile attends n rows to the pages of table.
 func (a *attender) tile(n int, table []unsafe.Pointer) {
 	m, hd, tiles := a.k.micro, a.shape.HeadDim, &a.k.micro.f32
-	longest := 0
+	longest, start := 0, a.first[0]
 	for i := range n {
 		packRow(m, a.packedQ[i*chunk:], a.q[i], n)
-		longest = max(longest, a.length[i])
+		longest, start = max(longest, a.length[i]), min(start, a.first[i])
 	}
+	table = table[start/kernel.PageSize:]
+	start &^= kernel.PageSize - 1
+	longest -= start
 	pages := (longest + kernel.PageSize - 1) / kernel.PageSize
 	keySize, valueSize := 4*a.layout.values, 4*(a.layout.head-a.layout.values)
 	score := tiles.f[1][n]
@@ -70,7 +76,10 @@ func (a *attender) tile(n int, table []unsafe.Pointer) {
 	var sum [maxRows]float32
 	for i := range n {
 		s := a.scores[i*a.ld:][:pages*panel]
-		for j := a.length[i]; j < len(s); j++ {
+		for j := range a.first[i] - start {
+			s[j] = negInf
+		}
+		for j := a.length[i] - start; j < len(s); j++ {
 			s[j] = negInf
 		}
 		top := m.maxOf(s) * a.shape.Scale
@@ -147,7 +156,7 @@ func (k *Kernels) Attention(dst, q, key, val kernel.Matrix, offsets []int32, s k
 				pos, head := (x+i)/group, h*group+(x+i)%group
 				a.dst[i] = dst.Row(p.o + pos)[head*hd:][:hd]
 				a.q[i] = q.Row(p.o + pos)[head*hd:][:hd]
-				a.length[i] = pos + 1
+				a.first[i], a.length[i] = s.First(pos+1), pos+1
 				a.stats[i] = nil
 				if stats.Data != nil {
 					a.stats[i] = stats.Row(p.o + pos)[2*head:][:2]

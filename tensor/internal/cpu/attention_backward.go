@@ -11,6 +11,9 @@ const queryBlock = 48
 //
 //	S = Q K^T, P = exp(Scale*S - top)/sum, dP = dO V^T, dS = P*(dP - D)*Scale
 //	dQ = dS K, dV += P^T dO, dK += dS^T Q
+//
+// With a window a block starts at the panel of keys that its first query
+// attends to first; what that leaves out of a chain are zeros.
 func (k *Kernels) AttentionBackward(dq, dk, dv, dout, out, q, key, val kernel.Matrix, offsets []int32, s kernel.AttentionShape, stats kernel.Matrix) {
 	clear(dk.Data)
 	clear(dv.Data)
@@ -63,13 +66,15 @@ func (b *backward) run() {
 
 	for lo := 0; lo < b.n; lo += step {
 		hi := min(lo+step, b.n)
-		nr, nk := (hi-lo)*group, hi // keys beyond hi are masked for the whole block
+		// Keys outside [start,hi) are masked for the whole block.
+		start := b.s.First(lo+1) / panel * panel
+		nr, nk := (hi-lo)*group, hi-start
 		qs, gs := b.gather(b.q, lo, hi), b.gather(b.dout, lo, hi)
 		for _, x := range []struct {
 			rows side
 			keys operand
 			dst  []float32
-		}{{qs, keysT, sc}, {gs, valuesT, dp}} {
+		}{{qs, keysT.skip(start/panel, 0), sc}, {gs, valuesT.skip(start/panel, 0), dp}} {
 			block(x.dst, ld, (nk+panel-1)/panel*panel, x.rows, x.keys, false)
 			x.rows.free()
 		}
@@ -77,7 +82,10 @@ func (b *backward) run() {
 			pos, head := lo+i/group, b.h*group+i%group
 			st := b.stats.Row(b.o + pos)[2*head:][:2]
 			p, g := sc[i*ld:][:(nk+panel-1)/panel*panel], dp[i*ld:]
-			for j := pos + 1; j < len(p); j++ {
+			for j := range b.s.First(pos+1) - start {
+				p[j], g[j] = negInf, 0
+			}
+			for j := pos + 1 - start; j < len(p); j++ {
 				p[j], g[j] = negInf, 0
 			}
 			m.expOf(p, p, b.s.Scale, -st[0])
@@ -86,7 +94,7 @@ func (b *backward) run() {
 			m.softBack(&g[0], &p[0], &g[0], len(p), d, b.s.Scale)
 		}
 		ds := b.leftSide(left{dp, nr, nk, ld, false}, &m.f32)
-		block(dqb, hd, hd, ds, keys, false)
+		block(dqb, hd, hd, ds, keys.skip(0, start), false)
 		ds.free()
 		for i := range nr {
 			pos, head := lo+i/group, b.h*group+i%group
@@ -102,7 +110,7 @@ func (b *backward) run() {
 			c := b.leftSide(left{x.coef, nk, nr, ld, true}, &m.f32)
 			op := b.panels(nr)
 			op.base = at(x.rows, 0)
-			block(x.dst.Data[kv:], x.dst.Cols, hd, c, op, true)
+			block(x.dst.Data[kv+start*x.dst.Cols:], x.dst.Cols, hd, c, op, true)
 			c.free()
 		}
 	}

@@ -6,12 +6,16 @@ import "golang.org/x/sys/cpu"
 
 // assembly returns the variants this machine and its system can run, the
 // fastest first. The guards name all that the generated code uses.
-func assembly() (all []*micro) {
+func assembly() (all []*Kernels) {
 	if cpu.X86.HasAVX512F && cpu.X86.HasAVX2 && cpu.X86.HasFMA {
-		all = append(all, avx512Loops)
+		bf16 := []*pairLoops{pairsFMAAVX512}
+		if cpu.X86.HasAVX512BF16 {
+			bf16 = []*pairLoops{pairsDPAVX512, pairsFMAAVX512}
+		}
+		all = append(all, &Kernels{micro: avx512Loops, bf16: bf16})
 	}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
-		all = append(all, avx2Loops)
+		all = append(all, &Kernels{micro: avx2Loops, bf16: []*pairLoops{pairsFMAAVX2}})
 	}
 	return all
 }

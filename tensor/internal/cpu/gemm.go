@@ -43,16 +43,16 @@ func (k *Kernels) gemm(dst []float32, ld, n int, l left, r right, b operand, acc
 		return
 	}
 	np, height := (n+panel-1)/panel, l.height(b.tiles)
-	rb, cb := plan(l.m, np, l.k, height, b.tiles)
+	rb, cb := plan(l.m, np, b.steps(l.k), height, b.tiles)
 	nrb, ncb := (l.m+rb-1)/rb, (np+cb-1)/cb
 
 	// A side that only one task reads is packed by that task, while it is in
 	// its cache.
-	a, direct := l.direct(height, b.tiles == &k.micro.bf16)
+	a, direct := k.direct(l, height, b)
 	if !direct && ncb > 1 {
-		a = newPacked(l.m, l.k, height)
+		a = b.newSide(l.m, l.k, height)
 		spread((l.m+height-1)/height, 1+(1<<15)/(height*l.k+1), func(lo, hi int) {
-			l.pack(k.micro, a, lo*height, min(hi*height, l.m), lo*height)
+			k.pack(l, b, a, lo*height, min(hi*height, l.m), lo*height)
 		})
 		defer a.free()
 	}
@@ -68,8 +68,8 @@ func (k *Kernels) gemm(dst []float32, ld, n int, l left, r right, b operand, acc
 		i1, j1 := min(i0+rb, l.m), min(j0+cb, np)
 		a, b := a, b
 		if !direct && ncb == 1 {
-			a = newPacked(i1-i0, l.k, height)
-			l.pack(k.micro, a, i0, i1, 0)
+			a = b.newSide(i1-i0, l.k, height)
+			k.pack(l, b, a, i0, i1, 0)
 			defer a.free()
 		} else {
 			a = a.from(i0, i1)
@@ -143,7 +143,7 @@ func (k *Kernels) LinearBackward(dx, dy kernel.Matrix, w kernel.Weight, accumula
 
 func (k *Kernels) linear(dst, x kernel.Matrix, w *weight, accumulate bool) {
 	l := left{data: x.Data, m: x.Rows, k: w.in, ld: x.Cols}
-	k.gemm(dst.Data, dst.Cols, w.out, l, right{}, w.operand(&k.micro.bf16), accumulate)
+	k.gemm(dst.Data, dst.Cols, w.out, l, right{}, k.operand(w), accumulate)
 }
 
 // MatMulNT sets dst (+)= a . b^T.
@@ -162,6 +162,10 @@ func (k *Kernels) MatMulTN(dst, a, b kernel.Matrix, accumulate bool) {
 }
 
 func (k *Kernels) product(dst kernel.Matrix, l left, r right, accumulate bool) {
+	if k.pairs != nil {
+		k.pairProduct(dst, l, r, accumulate)
+		return
+	}
 	k.gemm(dst.Data, dst.Cols, r.n, l, r, k.panels(r.k), accumulate)
 }
 
@@ -171,12 +175,32 @@ func (k *Kernels) panels(steps int) operand {
 }
 
 // leftSide makes l ready for block, packing it if it must.
-func (k *Kernels) leftSide(l left, t *tiles) side {
-	height := l.height(t)
-	p, direct := l.direct(height, t == &k.micro.bf16)
+func (k *Kernels) leftSide(l left, t *tiles) side { return k.sideFor(l, operand{tiles: t}) }
+
+// sideFor is leftSide for products with b.
+func (k *Kernels) sideFor(l left, b operand) side {
+	height := l.height(b.tiles)
+	p, direct := k.direct(l, height, b)
 	if !direct {
-		p = newPacked(l.m, l.k, height)
-		l.pack(k.micro, p, 0, l.m, 0)
+		p = b.newSide(l.m, l.k, height)
+		k.pack(l, b, p, 0, l.m, 0)
 	}
 	return p
+}
+
+// direct is left.direct, but for what must be rounded first.
+func (k *Kernels) direct(l left, height int, b operand) (side, bool) {
+	if b.round != nil {
+		return side{}, false
+	}
+	return l.direct(height, b.tiles == &k.micro.bf16)
+}
+
+// pack packs or rounds rows [i0,i1) of l into p, row i0 to row o.
+func (k *Kernels) pack(l left, b operand, p side, i0, i1, o int) {
+	if b.round != nil {
+		b.round.rows(p, l, i0, i1, o)
+		return
+	}
+	l.pack(k.micro, p, i0, i1, o)
 }

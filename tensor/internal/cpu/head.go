@@ -70,16 +70,15 @@ func headLogits(out []float32, a side, w *weight, op operand, c int) int {
 }
 
 // headRows makes the rows of x a left side.
-func (k *Kernels) headRows(x kernel.Matrix) side {
-	l := left{data: x.Data, m: x.Rows, k: x.Cols, ld: x.Cols}
-	return k.leftSide(l, &k.micro.bf16)
+func (k *Kernels) headRows(x kernel.Matrix, op operand) side {
+	return k.sideFor(left{data: x.Data, m: x.Rows, k: x.Cols, ld: x.Cols}, op)
 }
 
 // HeadLogProb computes log-probabilities chunk by chunk.
 func (k *Kernels) HeadLogProb(logprob, lse []float32, x kernel.Matrix, kw kernel.Weight, targets []int32) {
 	w := kw.(*weight)
-	op := w.operand(&k.micro.bf16)
-	a := k.headRows(x)
+	op := k.operand(w)
+	a := k.headRows(x, op)
 	defer a.free()
 	chunks := (w.out + kernel.HeadChunk - 1) / kernel.HeadChunk
 	parts := make([]partial, x.Rows*chunks)
@@ -117,8 +116,8 @@ func (k *Kernels) HeadLogProbGrad(logprob []float32, grad, x kernel.Matrix, kw k
 		return
 	}
 	w := kw.(*weight)
-	op := w.operand(&k.micro.bf16)
-	a := k.headRows(x)
+	op := k.operand(w)
+	a := k.headRows(x, op)
 	defer a.free()
 	w.transposed()
 	// Tasks split the rows evenly; each walks the whole vocabulary.
@@ -134,7 +133,7 @@ func (k *Kernels) HeadLogProbGrad(logprob []float32, grad, x kernel.Matrix, kw k
 // headGrad does one task's rows.
 func (k *Kernels) headGrad(logprob, grad []float32, a side, w *weight, op operand, targets []int32) {
 	t := w.transposed()
-	opT := t.operand(&k.micro.bf16)
+	opT := k.operand(t)
 	rows, cols, chunks := len(targets), t.out, (w.out+kernel.HeadChunk-1)/kernel.HeadChunk
 	buf, part := scratch(rows*headStride), scratch(rows*cols)
 	defer buf.free()
@@ -153,9 +152,9 @@ func (k *Kernels) headGrad(logprob, grad []float32, a side, w *weight, op operan
 				row[at] = 0
 			}
 		}
-		coef := k.leftSide(left{data: buf.f, m: rows, k: n, ld: headStride}, opT.tiles)
+		coef := k.sideFor(left{data: buf.f, m: rows, k: n, ld: headStride}, opT)
 		o := opT
-		o.base = opT.panel(0, c*kernel.HeadChunk)
+		o.base = opT.panel(0, opT.steps(c*kernel.HeadChunk))
 		if c == 0 {
 			block(grad, cols, cols, coef, o, false)
 		} else {

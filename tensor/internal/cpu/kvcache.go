@@ -93,9 +93,10 @@ func (c *kvCache) Write(layer int, k, v kernel.Matrix, page, slot []int32) {
 
 // AttentionKV attends to cached positions. Neighbouring rows that read the
 // same pages share tiles, as do the query heads of one key/value head.
-func (k *Kernels) AttentionKV(dst, q kernel.Matrix, kv kernel.KV, layer int, pages [][]int32, lengths []int32) {
+func (k *Kernels) AttentionKV(dst, q kernel.Matrix, kv kernel.KV, layer int, pages [][]int32, lengths []int32, window int) {
 	c := kv.(*kvCache)
 	s, group := c.shape, c.shape.Heads/c.shape.KVHeads
+	s.Window = window
 	type run struct{ lo, hi int }
 	var runs []run
 	most := max(1, 4*k.micro.f32.rows/group)
@@ -125,6 +126,7 @@ func (k *Kernels) AttentionKV(dst, q kernel.Matrix, kv kernel.KV, layer int, pag
 				a.dst[i] = dst.Row((x + i) / group)[(h*group+(x+i)%group)*s.HeadDim:][:s.HeadDim]
 				a.q[i] = q.Row((x + i) / group)[(h*group+(x+i)%group)*s.HeadDim:][:s.HeadDim]
 				a.length[i] = int(lengths[(x+i)/group])
+				a.first[i] = s.First(a.length[i])
 				a.stats[i] = nil
 			}
 			a.tile(n, table)

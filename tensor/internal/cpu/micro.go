@@ -34,6 +34,8 @@ type micro struct {
 	normBack   func(dst, dy, x, w, base *float32, n int, a, b float32) // dst = base + dy*w*a + x*b; base may be nil
 	swiglu     func(dst, gate, up *float32, n int)
 	swigluBack func(dgate, dup, dy, gate, up *float32, n int)
+	geglu      func(dst, gate, up *float32, n int)
+	gegluBack  func(dgate, dup, dy, gate, up *float32, n int)
 	rotate     func(x1, x2, cos, sin *float32, n int, sign float32)   // see kernel.Rotate
 	adamw      func(param, grad, m, v *float32, n int, c *[8]float32) // c: see adamw.go
 	softBack   func(ds, p, dp *float32, n int, d, scale float32)      // ds = p*(dp-d)*scale
@@ -54,7 +56,7 @@ var generic = &micro{
 	f32: genericTiles(tileF32), bf16: genericTiles(tileBF16),
 	dot: dotGeneric, fold: foldGeneric, max: maxGeneric, exp: expGeneric,
 	add: addGeneric, scale: scaleGeneric, norm: normGeneric, normBack: normBackGeneric,
-	swiglu: swigluGeneric, swigluBack: swigluBackGeneric, rotate: rotateGeneric,
+	swiglu: swigluGeneric, swigluBack: swigluBackGeneric, geglu: gegluGeneric, gegluBack: gegluBackGeneric, rotate: rotateGeneric,
 	adamw: adamwGeneric, softBack: softBackGeneric, transpose: transposeGeneric, copy: copyGeneric, peak: peakGeneric,
 	prefetch: func(unsafe.Pointer, int) {},
 }

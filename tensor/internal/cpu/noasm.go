@@ -2,6 +2,6 @@
 
 package cpu
 
-func assembly() []*micro { return nil }
+func assembly() []*Kernels { return nil }
 
 func pause() {}

@@ -8,9 +8,32 @@ type operand struct {
 	base         unsafe.Pointer
 	stride, step int
 	tiles        *tiles
+	round        *pairLoops // rounds the left side to words, or nil
+}
+
+// steps is the number of reduction steps over k values.
+func (o operand) steps(k int) int {
+	if o.round != nil {
+		return (k + 1) / 2
+	}
+	return k
+}
+
+// newSide is room for a left side [m,k] packed or rounded for o.
+func (o operand) newSide(m, k, height int) side {
+	if o.round != nil {
+		return newWords(m, k, height)
+	}
+	return newPacked(m, k, height)
 }
 
 func (o operand) panel(j, k int) unsafe.Pointer { return unsafe.Add(o.base, j*o.stride+k*o.step) }
+
+// skip returns o without its first j panels and k reduction steps.
+func (o operand) skip(j, k int) operand {
+	o.base = o.panel(j, k)
+	return o
+}
 
 // side is a left side [m,k] as tiles read it, tile after tile of up to height
 // rows: as it lies in memory, ld values between rows, or packed, each tile

@@ -56,36 +56,11 @@ func (k *Kernels) scale(dst []float32, s float32) {
 }
 
 // SwiGLU sets dst = silu(gate)*up.
-func (k *Kernels) SwiGLU(dst, gate, up []float32) {
-	each(len(dst), func(lo, hi int) {
-		n, rest := whole(lo, hi)
-		if n > 0 {
-			k.micro.swiglu(&dst[lo], &gate[lo], &up[lo], n)
-		}
-		if rest > 0 {
-			p := pads.Get().(*pad)
-			k.micro.swiglu(&p[0][0], p.fill(1, gate[lo+n:hi], 0), p.fill(2, up[lo+n:hi], 0), lanes)
-			copy(dst[lo+n:hi], p[0][:])
-			pads.Put(p)
-		}
-	})
-}
+func (k *Kernels) SwiGLU(dst, gate, up []float32) { gated(k.micro.swiglu, dst, gate, up) }
 
 // SwiGLUBackward is the gradient of SwiGLU.
 func (k *Kernels) SwiGLUBackward(dgate, dup, dy, gate, up []float32) {
-	each(len(dy), func(lo, hi int) {
-		n, rest := whole(lo, hi)
-		if n > 0 {
-			k.micro.swigluBack(&dgate[lo], &dup[lo], &dy[lo], &gate[lo], &up[lo], n)
-		}
-		if rest > 0 {
-			p := pads.Get().(*pad)
-			k.micro.swigluBack(&p[0][0], &p[1][0], p.fill(2, dy[lo+n:hi], 0), p.fill(3, gate[lo+n:hi], 0), p.fill(4, up[lo+n:hi], 0), lanes)
-			copy(dgate[lo+n:hi], p[0][:])
-			copy(dup[lo+n:hi], p[1][:])
-			pads.Put(p)
-		}
-	})
+	gatedBack(k.micro.swigluBack, dgate, dup, dy, gate, up)
 }
 
 // RMSNorm sets dst = x*inv*weight per row.

@@ -88,6 +88,10 @@ func TestAssemblyVariantsAgree(t *testing.T) {
 		g[i], e[i] = make([]float32, n*80), make([]float32, n*80)
 		k.SwiGLU(g[i], kk.Data, v.Data)
 		k.SwiGLUBackward(g[i], e[i], q.Data[:n*80], kk.Data, v.Data)
+		gelu, geluUp := make([]float32, 2*n*80), make([]float32, n*80)
+		k.GeGLU(gelu[n*80:], kk.Data, v.Data)
+		k.GeGLUBackward(gelu, geluUp, q.Data[:n*80], kk.Data, v.Data)
+		g[i], e[i] = append(g[i], gelu...), append(e[i], geluUp...)
 		p, m1, m2 := slices.Clone(q.Data), slices.Clone(q.Data), make([]float32, len(q.Data))
 		for j := range m2 {
 			m2[j] = q.Data[j] * q.Data[j]
@@ -95,8 +99,8 @@ func TestAssemblyVariantsAgree(t *testing.T) {
 		k.AdamW(kernel.AdamW{LR: 0.1, Beta1: 0.9, Beta2: 0.99, Eps: 1e-8, WeightDecay: 0.1, Step: 3}, p, d[0].Data, m1, m2)
 		g[i] = append(append(append(g[i], p...), m1...), m2...)
 	}
-	sameBits(t, "SwiGLU and AdamW", g[0], g[1])
-	sameBits(t, "SwiGLU dup", e[0], e[1])
+	sameBits(t, "SwiGLU, GeGLU and AdamW", g[0], g[1])
+	sameBits(t, "SwiGLU and GeGLU dup", e[0], e[1])
 }
 
 // TestExp checks the exponential over its whole range and at its edges.

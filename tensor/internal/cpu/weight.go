@@ -83,8 +83,13 @@ func (w *weight) transposed() *weight {
 	return w.t
 }
 
-func (w *weight) operand(t *tiles) operand {
-	return operand{unsafe.Pointer(unsafe.SliceData(w.data)), 2 * w.stride, 2 * panel, t}
+// operand is w as a right side, in steps of values or, in mode bf16, of words.
+func (k *Kernels) operand(w *weight) operand {
+	o := operand{base: unsafe.Pointer(unsafe.SliceData(w.data)), stride: 2 * w.stride, step: 2 * panel, tiles: &k.micro.bf16}
+	if k.pairs != nil {
+		o.step, o.tiles, o.round = 4*panel, &k.pairs.tiles, k.pairs
+	}
+	return o
 }
 
 // bf16 rounds to nearest even; a NaN stays one.

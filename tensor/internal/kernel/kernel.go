@@ -10,11 +10,29 @@
 // index in ascending order. The chain starts at 0, or at the present value of
 // dst when accumulate is true. No method may split that chain, so tiling,
 // threads, the number of rows and the splitting of a reduction over several
-// accumulating calls never change a bit. Sums over a row (norms, softmax) are
+// accumulating calls never change a bit. In mode BF16 the chain runs over pairs
+// of indices instead, so a reduction may be split at even indices only. Sums over a row (norms, softmax) are
 // taken in Lanes lanes: element i goes to lane i mod Lanes, each lane adds in
 // ascending order, and the lanes are folded by halves. The result depends on
 // the row alone.
 package kernel
+
+// Compute says how products treat their float32 factors.
+type Compute int
+
+const (
+	// Exact uses float32 factors as they are.
+	Exact Compute = iota
+	// BF16 rounds the factors of every product (both sides of the MatMuls, the
+	// left side of those with a Weight, in the head the exponentials too) to
+	// bfloat16, to nearest even. An element then takes the indices of its
+	// reduction in pairs: for k = 0, 2, 4, ... it adds the product of index k+1
+	// and then that of k, each with one rounding (the products are exact in
+	// float32), and an index beyond the end adds 0. Subnormal factors and sums
+	// count as 0. This is what the instruction VDPBF16PS computes; every variant
+	// gives the same bits.
+	BF16
+)
 
 // Lanes is the number of partial sums of every row reduction.
 const Lanes = 32
@@ -36,10 +54,20 @@ func (m Matrix) Row(i int) []float32 { return m.Data[i*m.Cols : (i+1)*m.Cols : (
 
 // AttentionShape describes grouped-query attention. Heads is a multiple of
 // KVHeads; query head h reads key/value head h / (Heads/KVHeads). Scale
-// multiplies the scores and is positive.
+// multiplies the scores and is positive. With a Window above 0 a position
+// attends to the last Window positions up to itself only.
 type AttentionShape struct {
 	Heads, KVHeads, HeadDim int
 	Scale                   float32
+	Window                  int
+}
+
+// First returns the first position that the position before end attends to.
+func (s AttentionShape) First(end int) int {
+	if s.Window > 0 {
+		return max(0, end-s.Window)
+	}
+	return 0
 }
 
 // Weight is a frozen matrix [out, in], stored as bfloat16.
@@ -67,6 +95,10 @@ type AdamW struct {
 // Kernels runs operations. Implementations are safe for concurrent use.
 type Kernels interface {
 	Name() string
+	// Compute is the mode of products; With returns the same kernels in mode c.
+	// Weights, caches and all else are shared by the modes.
+	Compute() Compute
+	With(c Compute) Kernels
 
 	NewWeight(out, in int) Weight
 	// Linear sets dst[m,out] (+)= x[m,in] . W^T.
@@ -98,6 +130,9 @@ type Kernels interface {
 	// SwiGLU sets dst = silu(gate) * up.
 	SwiGLU(dst, gate, up []float32)
 	SwiGLUBackward(dgate, dup, dy, gate, up []float32)
+	// GeGLU sets dst = gelu(gate) * up with the tanh form of gelu.
+	GeGLU(dst, gate, up []float32)
+	GeGLUBackward(dgate, dup, dy, gate, up []float32)
 
 	// Attention is causal attention within each row offsets[i]:offsets[i+1].
 	// stats[t] holds, for every head, the greatest score times Scale and one
@@ -106,8 +141,10 @@ type Kernels interface {
 	AttentionBackward(dq, dk, dv, dout, out, q, k, v Matrix, offsets []int32, s AttentionShape, stats Matrix)
 	NewKV(layers, pages int, s AttentionShape) KV
 	// AttentionKV lets query row i attend to the first lengths[i] positions
-	// stored in pages[i]. Its bits equal those of Attention.
-	AttentionKV(dst, q Matrix, c KV, layer int, pages [][]int32, lengths []int32)
+	// stored in pages[i], or to the last window of these if window is above 0.
+	// Its bits equal those of Attention. The window of the cache's shape is
+	// not looked at: layers may differ.
+	AttentionKV(dst, q Matrix, c KV, layer int, pages [][]int32, lengths []int32, window int)
 
 	// HeadLogProb sets lse[i] = log sum_v exp(x_i . W_v) and logprob[i] =
 	// x_i . W_target[i] - lse[i].

@@ -5,7 +5,8 @@ import (
 	"math"
 )
 
-// The constants of the exponential; see exp1 in generic.go.
+// The constants of the exponential, see exp1 in generic.go, and of gelu, see
+// geglu.go.
 var constants = []struct {
 	name  string
 	value float64
@@ -13,6 +14,7 @@ var constants = []struct {
 	{"lo", -87.33654}, {"hi", 88.37}, {"log2e", math.Log2E}, {"ln2hi", -0.693359375}, {"ln2lo", 2.12194440e-4},
 	{"p5", 1.9875691500e-4}, {"p4", 1.3981999507e-3}, {"p3", 8.3334519073e-3}, {"p2", 4.1665795894e-2},
 	{"p1", 1.6666665459e-1}, {"p0", 5.0000001201e-1}, {"one", 1},
+	{"geluOne", 1.5957691216057308}, {"geluCube", 0.07135481627260025}, {"geluSlope", 0.21406444881780076},
 }
 
 func (u *unit) table() string { return "const" + u.name }

@@ -1,6 +1,6 @@
 // Command _asm writes the assembly of package cpu: for AVX2 and AVX-512 the
-// product tiles (tile.go) and the loops over vectors (vector.go), and the Go
-// file that declares them and fills the tables of both variants.
+// product tiles (tile.go), the loops over vectors (vector.go) and those of compute
+// mode bf16 (pair.go), and the Go file that declares them and fills the tables of both variants.
 //
 // It has no dependencies and its output depends on nothing but its source.
 // Run it with
@@ -52,6 +52,7 @@ type unit struct {
 	b     bytes.Buffer
 	stubs *bytes.Buffer // Go declarations
 	fn    string        // current function, for labels
+	frame int           // bytes of stack the next function needs
 	loads map[string]string
 }
 
@@ -93,7 +94,8 @@ func (u *unit) begin(name, result string, args []arg, regs []string) map[string]
 	}
 	decl := fmt.Sprintf("func %s(%s) %s", u.fn, strings.Join(sig, ", "), result)
 	fmt.Fprintf(u.stubs, "//go:noescape\n%s\n\n", decl)
-	fmt.Fprintf(&u.b, "// %s\nTEXT ·%s(SB), NOSPLIT, $0-%d\n", decl, u.fn, off)
+	fmt.Fprintf(&u.b, "// %s\nTEXT ·%s(SB), NOSPLIT, $%d-%d\n", decl, u.fn, u.frame, off)
+	u.frame = 0
 	i := 0
 	for _, a := range args {
 		if a.typ == "float32" {
@@ -136,6 +138,17 @@ func main() {
 			write(f.name+"_"+lower+"_amd64.s", u.b.Bytes())
 		}
 		genTable(&stubs, s)
+		u := &unit{isa: s, stubs: &stubs}
+		u.b.WriteString(header + "#include \"textflag.h\"\n\n")
+		kinds := []string{"FMA"}
+		if s.is512() {
+			kinds = append(kinds, "DP")
+		}
+		for _, kind := range kinds {
+			genPairs(u, kind)
+			genPairTable(&stubs, s, kind)
+		}
+		write("pair_"+lower+"_amd64.s", u.b.Bytes())
 	}
 	src, err := format.Source(stubs.Bytes())
 	if err != nil {
@@ -144,24 +157,29 @@ func main() {
 	write("assembly_amd64.go", src)
 }
 
+// tileTable writes the field that holds the tiles of one kind.
+func tileTable(b *bytes.Buffer, s isa, field, kind string) {
+	fmt.Fprintf(b, "%s: tiles{rows: %d, f: [maxWide+1][maxRows+1]tileFunc{\n", field, s.maxRow)
+	for _, w := range []int{1, 2, 4} {
+		rows := s.tallest(kind, w)
+		if rows == 0 {
+			continue
+		}
+		fmt.Fprintf(b, "%d: {\n", w)
+		for r := 1; r <= rows; r++ {
+			fmt.Fprintf(b, "%d: %s,\n", r, tileName(kind, r, w)+s.name)
+		}
+		b.WriteString("},\n")
+	}
+	b.WriteString("}},\n")
+}
+
 // genTable writes the variant's table of loops.
 func genTable(b *bytes.Buffer, s isa) {
 	lower := strings.ToLower(s.name)
 	fmt.Fprintf(b, "var %sLoops = &micro{\nname: %q, width: %d,\n", lower, lower, s.wide())
 	for _, kind := range []string{"F32", "BF16"} {
-		fmt.Fprintf(b, "%s: tiles{rows: %d, f: [maxWide+1][maxRows+1]tileFunc{\n", strings.ToLower(kind), s.maxRow)
-		for _, w := range []int{1, 2, 4} {
-			rows := s.tallest(w)
-			if rows == 0 {
-				continue
-			}
-			fmt.Fprintf(b, "%d: {\n", w)
-			for r := 1; r <= rows; r++ {
-				fmt.Fprintf(b, "%d: %s,\n", r, tileName(kind, r, w)+s.name)
-			}
-			b.WriteString("},\n")
-		}
-		b.WriteString("}},\n")
+		tileTable(b, s, strings.ToLower(kind), kind)
 	}
 	for _, n := range vectorNames {
 		fmt.Fprintf(b, "%s: %s%s,\n", n, n, s.name)

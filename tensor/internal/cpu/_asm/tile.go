@@ -5,7 +5,7 @@ import "fmt"
 // A product tile keeps rows x (32*wide) accumulators in registers and walks
 // the reduction once: each accumulator is one chain of fused multiply-adds.
 // Small tiles hide the latency of the chain by being wide, never by splitting
-// it.
+// it. Kinds F32 and BF16 say what b holds; for DP and FMA see pair.go.
 
 const (
 	chunk    = 16 // steps between lines of a
@@ -17,8 +17,10 @@ func tileName(kind string, rows, wide int) string {
 }
 
 // tallest returns the most rows a tile of wide panels may have.
-func (s isa) tallest(wide int) int {
+func (s isa) tallest(kind string, wide int) int {
 	switch {
+	case kind == "FMA" && wide > 1: // not worth its code: bf16 gains nothing there
+		return 0
 	case wide == 1:
 		return s.maxRow
 	case s.is512() && wide == 2:
@@ -32,7 +34,7 @@ func (s isa) tallest(wide int) int {
 func genTiles(u *unit) {
 	for _, kind := range []string{"F32", "BF16"} {
 		for _, w := range []int{1, 2, 4} {
-			for r := 1; r <= u.tallest(w); r++ {
+			for r := 1; r <= u.tallest(kind, w); r++ {
 				if u.is512() {
 					u.tile512(kind, r, w)
 				} else {
@@ -69,6 +71,9 @@ func panelMem(j, d int) string {
 }
 
 func (u *unit) tile512(kind string, rows, wide int) {
+	if kind == "FMA" {
+		u.frame = 16
+	}
 	u.begin(tileName(kind, rows, wide), "", tileArgs, tileRegs)
 	if wide == 4 {
 		u.p("LEAQ (R9)(R9*2), R11")
@@ -76,7 +81,11 @@ func (u *unit) tile512(kind string, rows, wide int) {
 	acc := func(r, j, h int) int { return 32 - 2*rows*wide + (r*wide+j)*2 + h }
 	first := acc(0, 0, 0) // registers below it are free
 	u.rowBases(rows)
-	if kind == "BF16" {
+	masked := kind == "BF16" || kind == "FMA" // takes words apart
+	if kind == "FMA" {
+		u.flush(true)
+	}
+	if masked {
 		u.p("MOVL $0xffff0000, R12")
 		u.p("VPBROADCASTD R12, Z4")
 	}
@@ -94,7 +103,7 @@ func (u *unit) tile512(kind string, rows, wide int) {
 	// Registers 0-3 hold b, 4 the mask, the rest below first broadcast a.
 	turn, free := 0, first-4
 	base := 4
-	if kind == "BF16" {
+	if masked {
 		free, base = first-5, 5
 	}
 	free = min(free, 3)
@@ -106,8 +115,12 @@ func (u *unit) tile512(kind string, rows, wide int) {
 	}
 	steps := func(k0, n int) { // n steps from k0 of this chunk
 		for k := k0; k < k0+n; {
-			if kind == "F32" {
+			if kind != "BF16" {
 				for j := range wide {
+					if kind == "FMA" {
+						u.pairStep(rows, k, func(r, h int) int { return acc(r, j, h) }, base, free)
+						continue
+					}
 					u.p("VMOVUPS %s, Z0", panelMem(j, k*128))
 					u.p("VMOVUPS %s, Z1", panelMem(j, k*128+64))
 					if n > 1 {
@@ -116,6 +129,11 @@ func (u *unit) tile512(kind string, rows, wide int) {
 					}
 					for r := range rows {
 						t := bcast(r, k)
+						if kind == "DP" {
+							u.dp(0, t, acc(r, j, 0))
+							u.dp(1, t, acc(r, j, 1))
+							continue
+						}
 						u.p("VFMADD231PS Z0, Z%d, Z%d", t, acc(r, j, 0))
 						u.p("VFMADD231PS Z1, Z%d, Z%d", t, acc(r, j, 1))
 					}
@@ -147,7 +165,35 @@ func (u *unit) tile512(kind string, rows, wide int) {
 	}
 	u.walk(kind, rows, steps)
 	u.rowsOf(rows, wide, func(r, j, h int, mem string) { u.p("VMOVUPS Z%d, %s", acc(r, j, h), mem) })
+	if kind == "FMA" {
+		u.flush(false)
+	}
 	u.end()
+}
+
+// pairStep does one word with multiply-adds: all odd factors, then all even
+// ones. acc(r, h) is the accumulator of row r and half h of the panel.
+func (u *unit) pairStep(rows, k int, acc func(r, h int) int, base, free int) {
+	u.p("VMOVUPS %d(DI), Z1", k*128)
+	u.p("VMOVUPS %d(DI), Z3", k*128+64)
+	u.p("VPSLLD $16, Z1, Z0")
+	u.p("VPSLLD $16, Z3, Z2")
+	u.p("VPANDD Z4, Z1, Z1")
+	u.p("VPANDD Z4, Z3, Z3")
+	turn := 0
+	for odd := 1; odd >= 0; odd-- {
+		for r := range rows {
+			t := base + turn%free
+			turn++
+			if odd == 1 {
+				u.p("VPANDD.BCST %s, Z4, Z%d", rowMem(r, k), t)
+			} else {
+				u.p("VPSLLD.BCST $16, %s, Z%d", rowMem(r, k), t)
+			}
+			u.p("VFMADD231PS Z%d, Z%d, Z%d", odd, t, acc(r, 0))
+			u.p("VFMADD231PS Z%d, Z%d, Z%d", 2+odd, t, acc(r, 1))
+		}
+	}
 }
 
 // walk emits the loop over whole chunks of 16 steps and the loop over the
@@ -199,6 +245,9 @@ func (u *unit) rowsOf(rows, wide int, visit func(r, j, h int, mem string)) {
 // tile256 covers the 32 columns at once for up to two rows and in two halves
 // for more, as registers allow.
 func (u *unit) tile256(kind string, rows int) {
+	if kind == "FMA" {
+		u.frame = 16
+	}
 	u.begin(tileName(kind, rows, 1), "", tileArgs, tileRegs)
 	u.rowBases(rows)
 	groups, halves := 4, 1
@@ -214,7 +263,10 @@ func (u *unit) tile256(kind string, rows int) {
 		na++
 	}
 	na = min(na, rows, 2)
-	if kind == "BF16" {
+	if kind == "FMA" {
+		u.flush(true)
+	}
+	if kind != "F32" {
 		u.p("MOVL $0xffff0000, R12")
 		u.p("VMOVD R12, X15")
 		u.p("VPBROADCASTD X15, Y15")
@@ -246,6 +298,23 @@ func (u *unit) tile256(kind string, rows int) {
 	turn := 0
 	steps := func(k0, n int) {
 		for k := k0; k < k0+n; k++ {
+			if kind == "FMA" {
+				for odd := 1; odd >= 0; odd-- {
+					for g := range groups {
+						u.half(odd, fmt.Sprintf("%d(DI)", k*128+g*32), b0+g)
+					}
+					for r := range rows {
+						t := a0 + turn%na
+						turn++
+						u.p("VBROADCASTSS %s, Y%d", rowMem(r, k), t)
+						u.half(odd, "", t)
+						for g := range groups {
+							u.p("VFMADD231PS Y%d, Y%d, Y%d", b0+g, t, acc(r, g))
+						}
+					}
+				}
+				continue
+			}
 			for g := range groups {
 				switch {
 				case kind == "F32":
@@ -279,5 +348,24 @@ func (u *unit) tile256(kind string, rows int) {
 		u.p("DECQ R11")
 		u.p("JNZ %s", u.at("half"))
 	}
+	if kind == "FMA" {
+		u.flush(false)
+	}
 	u.end()
+}
+
+// half leaves one half of the words at mem, or of register x itself, in x as
+// float32s.
+func (u *unit) half(odd int, mem string, x int) {
+	switch {
+	case odd == 1 && mem == "":
+		u.p("VPAND Y%d, Y15, Y%d", x, x)
+	case odd == 1:
+		u.p("VPAND %s, Y15, Y%d", mem, x)
+	default:
+		if mem != "" {
+			u.p("VMOVDQU %s, Y%d", mem, x)
+		}
+		u.p("VPSLLD $16, Y%d, Y%d", x, x)
+	}
 }

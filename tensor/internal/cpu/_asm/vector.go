@@ -5,7 +5,7 @@ import "fmt"
 // Vector loops take n elements, a multiple of 32, and do 32 per turn, one
 // register after the other; the processor overlaps them.
 
-var vectorNames = []string{"dot", "fold", "max", "exp", "add", "scale", "norm", "normBack", "swiglu", "swigluBack", "rotate", "adamw", "softBack", "transpose", "copy", "prefetch", "peak"}
+var vectorNames = []string{"dot", "fold", "max", "exp", "add", "scale", "norm", "normBack", "swiglu", "swigluBack", "geglu", "gegluBack", "rotate", "adamw", "softBack", "transpose", "copy", "prefetch", "peak"}
 
 func ptrs(names ...string) (a []arg) {
 	for _, n := range names {
@@ -245,6 +245,7 @@ func genVectors(u *unit) {
 		store(0, mem("DI"))
 	})
 	u.end()
+	u.geglu()
 	u.transpose()
 	u.copy()
 	u.peak()

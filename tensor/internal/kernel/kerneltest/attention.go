@@ -24,6 +24,12 @@ var attentionCases = []attentionCase{
 	{kernel.AttentionShape{Heads: 10, KVHeads: 2, HeadDim: 18, Scale: 0.3}, []int32{0, 5, 40}},
 	{kernel.AttentionShape{Heads: 15, KVHeads: 1, HeadDim: 7, Scale: 0.3}, []int32{0, 70}},
 	{kernel.AttentionShape{Heads: 1, KVHeads: 1, HeadDim: 32, Scale: 1}, []int32{0}},
+	// windows: of one position, within a page, of a page, over pages, beyond the row
+	{kernel.AttentionShape{Heads: 2, KVHeads: 1, HeadDim: 16, Scale: 0.25, Window: 1}, []int32{0, 40}},
+	{kernel.AttentionShape{Heads: 3, KVHeads: 1, HeadDim: 20, Scale: 0.2, Window: 5}, []int32{0, 70, 71, 71, 104}},
+	{kernel.AttentionShape{Heads: 4, KVHeads: 4, HeadDim: 24, Scale: 0.2, Window: 32}, []int32{0, 33, 130}},
+	{kernel.AttentionShape{Heads: 4, KVHeads: 2, HeadDim: 40, Scale: 0.2, Window: 45}, []int32{0, 170, 182}},
+	{kernel.AttentionShape{Heads: 1, KVHeads: 1, HeadDim: 9, Scale: 0.3, Window: 100}, []int32{0, 90, 191}},
 }
 
 func (c attentionCase) inputs(seed uint64) (q, k, v kernel.Matrix) {
@@ -38,6 +44,11 @@ func (c attentionCase) inputs(seed uint64) (q, k, v kernel.Matrix) {
 // t of a row that starts at o.
 func (c attentionCase) attention64(q []float64, k, v func(j, d int) float64, n int) []float64 {
 	hd := c.shape.HeadDim
+	if w := c.shape.Window; w > 0 && n > w { // the last w positions alone
+		from, all, values := n-w, k, v
+		k, v = func(j, d int) float64 { return all(from+j, d) }, func(j, d int) float64 { return values(from+j, d) }
+		n = w
+	}
 	p, top, sum := make([]float64, n), math.Inf(-1), 0.0
 	for j := range p {
 		for d := range hd {
@@ -243,13 +254,13 @@ func cache(t *testing.T, ks kernel.Kernels) {
 			kv.Write(layer, view(k, b[0], b[1]), view(v, b[0], b[1]), page[b[0]:b[1]], slot[b[0]:b[1]])
 		}
 		got := zeros(n, q.Cols)
-		ks.AttentionKV(got, q, kv, layer, tables, lengths)
+		ks.AttentionKV(got, q, kv, layer, tables, lengths, s.Window)
 		equal(t, fmt.Sprint("AttentionKV ", c), got.Data, want.Data)
 		for _, step := range []int{1, 3, 17} {
 			part := zeros(n, q.Cols)
 			for i := 0; i < n; i += step {
 				e := min(i+step, n)
-				ks.AttentionKV(view(part, i, e), view(q, i, e), kv, layer, tables[i:e], lengths[i:e])
+				ks.AttentionKV(view(part, i, e), view(q, i, e), kv, layer, tables[i:e], lengths[i:e], s.Window)
 			}
 			equal(t, "AttentionKV in parts", part.Data, want.Data)
 		}
@@ -263,7 +274,7 @@ func cache(t *testing.T, ks kernel.Kernels) {
 			moved[i] = int32(64 + i)
 			kv.CopyPage(64+i, int(p))
 		}
-		ks.AttentionKV(view(got, 0, 1), view(q, n-1, n), kv, layer, [][]int32{moved}, lengths[n-1:])
+		ks.AttentionKV(view(got, 0, 1), view(q, n-1, n), kv, layer, [][]int32{moved}, lengths[n-1:], s.Window)
 		equal(t, "AttentionKV on copied pages", got.Row(0), want.Row(n-1))
 	}
 }

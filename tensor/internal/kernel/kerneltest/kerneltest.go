@@ -41,6 +41,7 @@ func Run(t *testing.T, k kernel.Kernels, threads func(n int)) {
 		{"Weight", weights},
 		{"Elementwise", elementwise},
 		{"SwiGLU", swiglu},
+		{"GeGLU", geglu},
 		{"RMSNorm", rmsNorm},
 		{"Rotate", rotate},
 		{"Attention", attention},

@@ -30,8 +30,9 @@ func main() {
 	threads := flag.Int("threads", 0, "threads; 0 means all")
 	only := flag.String("only", "", "measure only the cases whose name contains this")
 	profile := flag.String("cpuprofile", "", "write a CPU profile of the measurements")
+	compute := flag.String("compute", "exact", "mode of the products: exact or bf16")
 	flag.Parse()
-	if err := run(*model, *repeat, *threads, *only, *profile); err != nil {
+	if err := run(*model, *compute, *repeat, *threads, *only, *profile); err != nil {
 		fmt.Fprintln(os.Stderr, "engine:", err)
 		os.Exit(1)
 	}
@@ -54,9 +55,13 @@ type bench struct {
 	setup  func() (func() error, error)
 }
 
-func run(path string, repeat, threads int, only, profile string) error {
+func run(path, compute string, repeat, threads int, only, profile string) error {
 	if path == "" || repeat < 1 {
 		return fmt.Errorf("give -model FILE.gguf and a -repeat of at least 1")
+	}
+	mode, err := tensor.ParseCompute(compute)
+	if err != nil {
+		return fmt.Errorf("-compute: %w", err)
 	}
 	tensor.SetThreads(threads)
 	start := time.Now()
@@ -71,7 +76,8 @@ func run(path string, repeat, threads int, only, profile string) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	r := result{Variant: tensor.Variant(), Threads: threads, Repeat: repeat, LoadSecond: time.Since(start).Seconds(), TokensPerS: map[string]float64{}, PeakRSSMB: map[string]float64{}}
+	m.SetCompute(mode)
+	r := result{Variant: tensor.VariantOf(mode), Threads: threads, Repeat: repeat, LoadSecond: time.Since(start).Seconds(), TokensPerS: map[string]float64{}, PeakRSSMB: map[string]float64{}}
 	if threads == 0 {
 		r.Threads = runtime.GOMAXPROCS(0)
 	}

@@ -95,7 +95,7 @@ func (e *Engine) load(ctx context.Context, wanted ModelInfo) (*Loaded, error) {
 		}
 	}
 	if e.model != nil && e.model.Info.Name == wanted.Name && wanted.SHA256 == e.model.Info.SHA256 {
-		return e.model, nil
+		return e.model, e.model.compute(wanted)
 	}
 	e.model, e.adapters, e.rows = nil, nil, nil // never two models in memory
 	if _, err := hub.Resolve(wanted.Name, e.Hub); err != nil {
@@ -114,7 +114,20 @@ func (e *Engine) load(ctx context.Context, wanted ModelInfo) (*Loaded, error) {
 		return nil, fmt.Errorf("model %s on this worker has sha256 %s, the run needs %s; put the same file there", wanted.Name, m.Info.SHA256, wanted.SHA256)
 	}
 	e.model = m
-	return m, nil
+	return m, m.compute(wanted)
+}
+
+// compute sets the arithmetic in which a run uses the model.
+func (m *Loaded) compute(wanted ModelInfo) error {
+	c, err := tensor.ParseCompute(wanted.Compute)
+	if err != nil {
+		return fatal(BadInput, err)
+	}
+	if m.Compute() != c {
+		m.SetCompute(c)
+	}
+	m.Info.Compute = wanted.Compute
+	return nil
 }
 
 // workspace is the engine's one scratch area.
@@ -206,20 +219,20 @@ func (e *Engine) inspect(ctx context.Context, in InspectModelInput) (InspectMode
 		return InspectModelOutput{}, err
 	}
 	if t := p.Spec.TeacherOptions.Model; p.Spec.Teacher == "local" && p.Pairs == nil && t != "" && t != p.Spec.Model {
-		m, err := e.load(ctx, ModelInfo{Name: t})
+		m, err := e.load(ctx, ModelInfo{Name: t, Compute: p.Spec.Compute})
 		if err != nil {
 			return InspectModelOutput{}, err
 		}
 		p.Teacher = m.Info
 	}
-	m, err := e.load(ctx, ModelInfo{Name: p.Spec.Model})
+	m, err := e.load(ctx, ModelInfo{Name: p.Spec.Model, Compute: p.Spec.Compute})
 	if err != nil {
 		return InspectModelOutput{}, err
 	}
 	if want := p.Spec.ModelSHA256; want != "" && want != m.Info.SHA256 {
 		return InspectModelOutput{}, fatal(BadInput, fmt.Errorf("spec: model_sha256 is %s, but %s on the engine worker has %s; put the right file there or leave model_sha256 out", want, p.Spec.Model, m.Info.SHA256))
 	}
-	p.Model, p.Variant, p.Shape = m.Info, tensor.Variant(), m.Config
+	p.Model, p.Variant, p.Shape = m.Info, tensor.VariantOf(m.Compute()), m.Config
 	if p.Spec.Teacher == "local" && p.Teacher.SHA256 == "" {
 		p.Teacher = m.Info
 	}

@@ -259,6 +259,9 @@ func OpenRunModel(ctx context.Context, s *store.Store, o hub.Options, id, which 
 	if m.Info.SHA256 != p.Model.SHA256 {
 		return nil, nil, r, fmt.Errorf("run %s was made with model sha256 %s, this machine has %s; put the same file there", id, p.Model.SHA256, m.Info.SHA256)
 	}
+	if err := m.compute(p.Model); err != nil {
+		return nil, nil, r, err
+	}
 	var stack []*transformer.Adapter
 	for _, ref := range refs {
 		a, err := ReadAdapter(ctx, s, m.Model, ref)

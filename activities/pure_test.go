@@ -198,8 +198,10 @@ func TestStageKeys(t *testing.T) {
 		{"sft epochs", KindSFT, func(p *Plan) { p.Spec.SFT.Epochs++ }},
 		{"turns", KindIntrospection, func(p *Plan) { p.Spec.Introspection.Turns++ }},
 		{"export weight", "", func(p *Plan) { p.Spec.Export.SFTWeight = .5 }},
+		{"compute", strings.Join(all, " "), func(p *Plan) { p.Model.Compute = "bf16" }},
 		{"speed", "", func(p *Plan) {
 			s := &p.Spec
+			s.MemoryLimit = 99
 			s.Preferences.Chunk, s.Preferences.Parallel, s.Introspection.Chunk, s.Introspection.Parallel = 3, 3, 3, 3
 			s.DPO.MicroTokens, s.DPO.SegmentSeconds, s.DPO.SegmentSteps, s.SFT.MicroTokens = 99, 9, 9, 99
 			s.TeacherOptions.Concurrency = 99

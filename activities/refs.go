@@ -35,6 +35,7 @@ type ModelInfo struct {
 	Context      int    `json:"context"`
 	Vocab        int    `json:"vocab"`
 	ChatHash     string `json:"chat_hash"`
+	Compute      string `json:"compute,omitempty"` // arithmetic of its products; "" = exact
 }
 
 // Plan is a resolved spec with everything it names pinned by hash. It is stored once; activities get its ref.

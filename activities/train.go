@@ -92,6 +92,7 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 	t := trainSpec(p, in.Kind)
 	o := trainOptions(in.Kind, t, p.Spec.Seed, rows.len())
 	o.BaseModel, o.Workspace = p.Model.Name, e.workspace()
+	o.Workspace.MemoryLimit = int64(p.Spec.MemoryLimit) << 20
 	adapter := transformer.NewAdapter(m.Config, t.Rank, t.Alpha, rowKey("adapter-"+in.Kind, fmt.Sprint(p.Spec.Seed)))
 	tr, err := train.New(m.Model, frozen, adapter, o)
 	if err != nil {
@@ -103,7 +104,7 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 	if err != nil {
 		return SegmentOutput{}, err
 	}
-	log, times, changed, err := e.restore(ctx, claim, tr)
+	log, times, changed, err := e.restore(ctx, claim, tr, tensor.VariantOf(m.Compute()))
 	if err != nil {
 		return SegmentOutput{}, err
 	}
@@ -160,7 +161,7 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 	cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	if tr.Step() > base {
-		n := note{Variant: tensor.Variant(), Workflow: info.WorkflowExecution.ID, Run: info.WorkflowExecution.RunID, Attempt: info.Attempt}
+		n := note{Variant: tensor.VariantOf(m.Compute()), Workflow: info.WorkflowExecution.ID, Run: info.WorkflowExecution.RunID, Attempt: info.Attempt}
 		if err := claim.Commit(cctx, int64(tr.Step()), files, n); err != nil {
 			return SegmentOutput{}, fmt.Errorf("commit checkpoint at step %d: %w", tr.Step(), err)
 		}
@@ -205,7 +206,7 @@ func (e *Engine) settleFile(ctx context.Context, ext string, data []byte) (*stor
 
 // restore loads the newest checkpoint into the trainer. A checkpoint that fails its hash is not used: the one before
 // it is, or else the training begins again, which ends with the same bytes; that is said in the result.
-func (e *Engine) restore(ctx context.Context, claim *store.Claim, tr *train.Trainer) (log, times *bytes.Buffer, said string, err error) {
+func (e *Engine) restore(ctx context.Context, claim *store.Claim, tr *train.Trainer, variant string) (log, times *bytes.Buffer, said string, err error) {
 	log, times = &bytes.Buffer{}, &bytes.Buffer{}
 	h := claim.Head()
 	if h.Step == 0 {
@@ -232,8 +233,8 @@ func (e *Engine) restore(ctx context.Context, claim *store.Claim, tr *train.Trai
 		return nil, nil, said, fatal(BadInput, err)
 	}
 	var n note
-	if json.Unmarshal(h.Note, &n) == nil && n.Variant != "" && n.Variant != tensor.Variant() {
-		said = fmt.Sprintf("kernel variant changed from %s to %s at step %d: from here on the numbers follow the new one", n.Variant, tensor.Variant(), h.Step)
+	if json.Unmarshal(h.Note, &n) == nil && n.Variant != "" && n.Variant != variant {
+		said = fmt.Sprintf("kernel variant changed from %s to %s at step %d: from here on the numbers follow the new one", n.Variant, variant, h.Step)
 	}
 	return log, times, said, nil
 }

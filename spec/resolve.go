@@ -122,6 +122,8 @@ func (s Spec) Validate() error {
 	if s.Model == "" {
 		bad("model", `""`, "a model's name or path")
 	}
+	oneOf("compute", s.Compute, "", "exact", "bf16")
+	between("memory_limit", float64(s.MemoryLimit), 0, 1e9)
 	oneOf("teacher", s.Teacher, "local", "openai", "recorded")
 	oneOf("teacher_options.system", s.TeacherOptions.System, "short", "full")
 	between("teacher_options.examples", float64(s.TeacherOptions.Examples), 0, 16)

@@ -14,6 +14,12 @@ type Spec struct {
 	Model string `json:"model"`
 	// ModelSHA256 pins the model file; empty means "whatever the engine finds", recorded at resolve time.
 	ModelSHA256 string `json:"model_sha256,omitempty"`
+	// Compute is exact (bf16 weights, float32 activations and sums) or bf16 (activations are rounded to bf16 for products
+	// with the weights: faster, with other bits).
+	Compute string `json:"compute,omitempty"`
+	// MemoryLimit bounds the memory of one training pass's activations, in MiB; above it they are computed twice. It changes
+	// no bit. 0 = no limit.
+	MemoryLimit int `json:"memory_limit,omitempty"`
 	// Seed makes the run: same seed, same inputs, same kernels, same bytes.
 	Seed uint64 `json:"seed"`
 	// Teacher is local, openai or recorded.

@@ -61,10 +61,6 @@ func LoadModel(nameOrPath string, o hub.Options) (*Loaded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", nameOrPath, err)
 	}
-	format, err := chat.New(tok, template)
-	if err != nil {
-		return nil, fmt.Errorf("model %s: %w", nameOrPath, err)
-	}
 	var m *transformer.Model
 	if file.Format == "gguf" {
 		var f *gguf.File
@@ -78,8 +74,12 @@ func LoadModel(nameOrPath string, o hub.Options) (*Loaded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", nameOrPath, err)
 	}
-	if tok.Size() > m.Vocab {
-		return nil, fmt.Errorf("model %s: the tokenizer has %d tokens, the weights only %d rows; the files do not belong together", nameOrPath, tok.Size(), m.Vocab)
+	if err := tok.Fit(m.Vocab); err != nil {
+		return nil, fmt.Errorf("model %s: %w", nameOrPath, err)
+	}
+	format, err := chat.New(tok, template)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", nameOrPath, err)
 	}
 	return &Loaded{Model: m, Tokens: tok, Chat: format, Info: ModelInfo{Name: nameOrPath, SHA256: file.SHA256, Format: file.Format,
 		Architecture: m.Architecture, Context: m.Context, Vocab: m.Vocab, ChatHash: format.Hash()}}, nil

@@ -177,7 +177,27 @@ func (f *Format) render(msgs []Message, generationPrompt bool) (string, error) {
 		list[i] = d
 		size += len(m.Content)
 	}
-	return f.renderValues(jinja.NewList(list), size, generationPrompt)
+	text, err := f.renderValues(jinja.NewList(list), size, generationPrompt)
+	if err != nil {
+		return "", err
+	}
+	if err := keepsSystem(text, msgs); err != nil {
+		return "", err
+	}
+	return text, nil
+}
+
+// keepsSystem returns an error when a template silently leaves a system message
+// out: Gemma's does where no user turn follows that could hold it. (A message of
+// a few letters may be found elsewhere in the text and pass.)
+func keepsSystem(text string, msgs []Message) error {
+	for i, m := range msgs {
+		if m.Role != "system" || strings.Contains(text, strings.TrimSpace(m.Content)) || strings.Contains(noSpace(text), noSpace(m.Content)) {
+			continue
+		}
+		return fmt.Errorf("chat: message %d: the template leaves out the system message; put a user's message after it, or its text into one", i)
+	}
+	return nil
 }
 
 // renderValues runs the template; size is the length of all contents.

@@ -44,8 +44,9 @@ func FuzzEncode(f *testing.F) {
 	f.Add("<|im_end|>", "<|im_start|>", "<")
 	f.Add("\xff<|im", "\n\n", "</think>")
 	f.Add("", " ", "\U000F0000<|eot_id|>")
+	f.Add("<end_of_", "turn>\n<start_of_turn>model\n", "▁<bos>▁\n")
 	tok := bytesOnly(f)
-	var formats []*Format
+	formats := []*Format{gemmaFormat(f)}
 	for _, s := range []string{chatML, turns, always, thinker} {
 		format, err := New(tok, s)
 		if err != nil {
@@ -58,7 +59,7 @@ func FuzzEncode(f *testing.F) {
 			msgs := conv(a, b, c, b)
 			rows, err := format.EncodeTurns(msgs)
 			if err != nil {
-				if i < 3 && !strings.Contains(err.Error(), "changes what") {
+				if i < 4 && !strings.Contains(err.Error(), "changes what") {
 					t.Errorf("template %d: %v", i, err)
 				}
 				continue
@@ -68,11 +69,19 @@ func FuzzEncode(f *testing.F) {
 			} else if !errors.Is(err, ErrRewritten) {
 				t.Error(err)
 			}
+			// The same with the last text as the system's.
+			if system := append([]Message{{"system", c}}, conv(a, b)...); i == 0 {
+				if ids, mask, err := format.Encode(system); err == nil {
+					checkPrefixes(t, format, system, ids, mask)
+				} else if !strings.Contains(err.Error(), "changes what") {
+					t.Errorf("system: %v", err)
+				}
+			}
 			plain, err := format.EncodeTurns(conv("x", "y", "z", "y"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if i < 3 && specialCount(format, rows) != specialCount(format, plain) {
+			if i < 4 && specialCount(format, rows) != specialCount(format, plain) {
 				t.Errorf("template %d: contents changed the number of special tokens", i)
 			}
 		}

@@ -13,53 +13,85 @@ type addedToken struct {
 	special bool
 }
 
-// matcher finds added tokens, leftmost first, longest first at one place.
+// matcher finds added tokens, leftmost first, longest first at one place. It
+// keeps them sorted, so that the cost of a place does not grow with their
+// number (Gemma has 6,415, most of which begin with "<unused").
 type matcher struct {
 	tokens []addedToken // by id
-	byHead [256][]addedToken
-	heads  string // the first bytes in use, for strings.IndexAny when all are ASCII
-	ascii  bool
+	sorted []addedToken // by content
+	first  [257]int32   // sorted[first[c]:first[c+1]] begin with the byte c
+	one    int          // the only byte that tokens begin with; -1: several
 }
 
 func newMatcher(tokens []addedToken) matcher {
-	m := matcher{tokens: tokens, ascii: true}
+	m := matcher{tokens: tokens, one: -1}
 	slices.SortFunc(m.tokens, func(a, b addedToken) int { return cmp.Compare(a.id, b.id) })
-	var heads []byte
-	for _, a := range m.tokens {
-		c := a.content[0]
-		if len(m.byHead[c]) == 0 {
-			heads = append(heads, c)
-			m.ascii = m.ascii && c < 0x80
+	m.sorted = slices.Clone(m.tokens)
+	slices.SortStableFunc(m.sorted, func(a, b addedToken) int { return cmp.Compare(a.content, b.content) })
+	for _, a := range m.sorted {
+		m.first[int(a.content[0])+1]++
+	}
+	for c := range 256 {
+		if n := m.first[c+1]; n > 0 && int(n) == len(m.sorted) {
+			m.one = c
 		}
-		m.byHead[c] = append(m.byHead[c], a)
+		m.first[c+1] += m.first[c]
 	}
-	for c := range m.byHead {
-		slices.SortStableFunc(m.byHead[c], func(a, b addedToken) int { return cmp.Compare(len(b.content), len(a.content)) })
-	}
-	m.heads = string(heads)
 	return m
 }
 
 // find returns the first added token in s at or after from.
 func (m *matcher) find(s string, from int) (a addedToken, at int, ok bool) {
-	if len(m.tokens) == 0 {
+	if len(m.sorted) == 0 {
 		return addedToken{}, 0, false
 	}
 	for i := from; i < len(s); i++ {
-		if m.ascii {
-			k := strings.IndexAny(s[i:], m.heads)
+		if m.one >= 0 {
+			k := strings.IndexByte(s[i:], byte(m.one))
 			if k < 0 {
-				return addedToken{}, 0, false
+				break
 			}
 			i += k
+		} else if c := int(s[i]); m.first[c] == m.first[c+1] {
+			continue
 		}
-		for _, a := range m.byHead[s[i]] {
-			if strings.HasPrefix(s[i:], a.content) {
-				return a, i, true
-			}
+		if k := m.longest(s[i:]); k >= 0 {
+			return m.sorted[k], i, true
 		}
 	}
 	return addedToken{}, 0, false
+}
+
+// longest returns the index in sorted of the longest token that s, which is
+// not empty, begins with; -1: none. At each step the tokens from lo to hi have
+// their first d bytes in common with s.
+func (m *matcher) longest(s string) int {
+	best := -1
+	lo, hi := int(m.first[s[0]]), int(m.first[int(s[0])+1])
+	for d := 1; lo < hi; d++ {
+		if len(m.sorted[lo].content) == d {
+			best = lo
+			for lo++; lo < hi && len(m.sorted[lo].content) == d; lo++ { // equal only after normalising; the lowest id wins
+			}
+		}
+		if d == len(s) || lo == hi {
+			break
+		}
+		c := s[d]
+		if m.sorted[lo].content[d] == c && m.sorted[hi-1].content[d] == c {
+			continue
+		}
+		part := m.sorted[lo:hi]
+		from, _ := slices.BinarySearchFunc(part, c, func(a addedToken, c byte) int { return cmp.Compare(a.content[d], c) })
+		to, _ := slices.BinarySearchFunc(part[from:], c, func(a addedToken, c byte) int {
+			if a.content[d] <= c {
+				return -1
+			}
+			return 1
+		})
+		lo, hi = lo+from, lo+from+to
+	}
+	return best
 }
 
 // each appends the ids of s: added tokens by their id, what stands between

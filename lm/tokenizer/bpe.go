@@ -1,11 +1,8 @@
 package tokenizer
 
 import (
-	"hash/maphash"
 	"math/rand/v2"
-	"strings"
 	"sync"
-	"sync/atomic"
 )
 
 // pairTable maps a pair of ids to the rank of its merge and the id it makes:
@@ -79,42 +76,6 @@ func (t *pairTable) inOrder() []uint64 {
 	return keys
 }
 
-// wordCache remembers the ids of short words. A slot holds one word and is
-// simply replaced, so the cache is bounded and needs no lock.
-type wordCache struct {
-	seed  maphash.Seed
-	slots []atomic.Pointer[cachedWord]
-}
-
-type cachedWord struct {
-	word string
-	ids  []int32
-}
-
-const (
-	cacheSlots = 1 << 14
-	cacheBytes = 48 // longer words are merged anew each time
-)
-
-func newWordCache() wordCache {
-	return wordCache{maphash.MakeSeed(), make([]atomic.Pointer[cachedWord], cacheSlots)}
-}
-
-// appendWord appends the ids of one word.
-func (t *Tokenizer) appendWord(ids []int32, w string) []int32 {
-	if len(w) > cacheBytes {
-		return t.merge(ids, w)
-	}
-	slot := &t.words.slots[maphash.String(t.words.seed, w)%cacheSlots]
-	if c := slot.Load(); c != nil && c.word == w {
-		return append(ids, c.ids...)
-	}
-	base := len(ids)
-	ids = t.merge(ids, w)
-	slot.Store(&cachedWord{strings.Clone(w), append([]int32(nil), ids[base:]...)})
-	return ids
-}
-
 // symbol is one piece of a word during merging, in a doubly linked list.
 type symbol struct{ id, prev, next int32 }
 
@@ -146,11 +107,17 @@ func (t *Tokenizer) merge(ids []int32, w string) []int32 {
 		}
 	}
 	sy := sc.symbols[:0]
-	for i := 0; i < len(w); i++ {
-		if id := t.byteID[w[i]]; id >= 0 {
-			n := int32(len(sy))
-			sy = append(sy, symbol{id, n - 1, n + 1})
+	if t.pieces != nil {
+		sy = t.appendCharacters(sy, w)
+	} else {
+		for i := 0; i < len(w); i++ {
+			if id := t.byteID[w[i]]; id >= 0 {
+				sy = append(sy, symbol{id: id})
+			}
 		}
+	}
+	for i := range sy {
+		sy[i].prev, sy[i].next = int32(i)-1, int32(i)+1
 	}
 	sc.symbols = sy
 	if len(sy) == 0 {

@@ -12,6 +12,7 @@ type source struct {
 	added  []addedSource
 	merges []mergeText
 	rules  rules
+	pieces bool // SentencePiece spelling, see pieces.go
 	bos    int32
 	eos    int32
 }
@@ -55,25 +56,37 @@ func build(src source) (*Tokenizer, error) {
 			return nil, fmt.Errorf("token %q has two ids, %d and %d; %s", s, old, id, hint)
 		}
 		t.vocab[s] = int32(id)
-		t.bytes[id] = unspell(s)
+		if src.pieces {
+			t.bytes[id] = unspellPiece(s)
+		} else {
+			t.bytes[id] = unspell(s)
+		}
 	}
 	var raw, norm []addedToken
 	for _, a := range src.added {
 		t.special[a.id] = a.special
-		t.bytes[a.id] = a.content
-		if a.normalized && t.rules.nfc {
+		if !src.pieces {
+			t.bytes[a.id] = a.content
+		}
+		switch {
+		case a.normalized && src.pieces && strings.Contains(unspellPiece(a.content), " "):
+			return nil, fmt.Errorf("added token %q holds a space and is looked for in normalized text, which is not supported", a.content)
+		case a.normalized && src.pieces:
+			norm = append(norm, a.addedToken)
+		case a.normalized && t.rules.nfc:
 			norm = append(norm, addedToken{nfc(a.content), a.id, a.special})
-		} else {
+		default:
 			raw = append(raw, a.addedToken)
 		}
 	}
 	t.raw, t.norm = newMatcher(raw), newMatcher(norm)
-	for b := range t.byteID {
-		id, ok := t.vocab[string(byteRune[b])]
-		if !ok || t.special[id] {
-			id = -1
+	if src.pieces {
+		if err := t.addCharacters(); err != nil {
+			return nil, err
 		}
-		t.byteID[b] = id
+	} else {
+		fillRuneTable()
+		t.addBytes()
 	}
 	if err := t.addMerges(src.merges); err != nil {
 		return nil, err
@@ -87,6 +100,17 @@ func build(src source) (*Tokenizer, error) {
 		}
 	}
 	return t, nil
+}
+
+// addBytes fills byteID of a byte-level vocabulary.
+func (t *Tokenizer) addBytes() {
+	for b := range t.byteID {
+		id, ok := t.vocab[string(byteRune[b])]
+		if !ok || t.special[id] {
+			id = -1
+		}
+		t.byteID[b] = id
+	}
 }
 
 func (t *Tokenizer) addMerges(merges []mergeText) error {
@@ -113,6 +137,12 @@ func (t *Tokenizer) addMerges(merges []mergeText) error {
 			return fmt.Errorf("merge %d makes the special token %q out of plain text; such a vocabulary is not safe and not supported", rank, joined)
 		}
 		t.pairs.set(left, right, int32(rank), id)
+		if t.pieces != nil {
+			t.pieces.join(m.left, m.right)
+		}
+	}
+	if t.pieces != nil {
+		t.pieces.noCutsInside()
 	}
 	return nil
 }

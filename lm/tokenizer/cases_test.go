@@ -27,6 +27,7 @@ type testCase struct {
 	SmolLM2  recorded `json:"smollm2"`
 	Qwen3    recorded `json:"qwen3"`
 	Llama3_1 recorded `json:"llama3_1"`
+	Gemma3   recorded `json:"gemma3"`
 }
 
 // loadCases reads ids that the reference (tokenizers 0.23.2) gave.
@@ -71,6 +72,7 @@ func TestReferenceCases(t *testing.T) {
 			return loadJSON(t, "CHARACTER_TEST_LLAMA3_TOKENIZER", "llama3")
 		},
 			func(c testCase) []int32 { return c.Llama3_1.IDs }, true},
+		{"gemma3", loadGemma3, func(c testCase) []int32 { return c.Gemma3.IDs }, true},
 	}
 	for _, m := range models {
 		t.Run(m.name, func(t *testing.T) {
@@ -86,7 +88,7 @@ func TestReferenceCases(t *testing.T) {
 					continue
 				}
 				checkRoundTrip(t, tok, got)
-				if back := tok.Decode(got); m.whole && back != c.Text && back != norm.NFC.String(c.Text) {
+				if back := tok.Decode(got); m.whole && back != c.Text && back != norm.NFC.String(c.Text) && back != strings.ReplaceAll(c.Text, "▁", " ") {
 					t.Errorf("case %d (%s): Decode(Encode(%.200q)) is %.200q", i, c.Class, c.Text, back)
 				}
 			}

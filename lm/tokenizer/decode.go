@@ -6,26 +6,41 @@ import (
 )
 
 // Decode returns the text of ids, special tokens included. Bytes that are not
-// UTF-8 become U+FFFD, one for each maximal broken piece. Ids that are not in
-// the vocabulary are left out.
-func (t *Tokenizer) Decode(ids []int32) string { return lossy(t.join(ids, true)) }
+// UTF-8 become U+FFFD, one for each maximal broken piece; with a SentencePiece
+// vocabulary one for each byte of a run of byte tokens that is not UTF-8 as a
+// whole, as in the reference. Ids that are not in the vocabulary are left out.
+func (t *Tokenizer) Decode(ids []int32) string { return t.decode(ids, true) }
 
 // DecodeText is Decode without the special tokens.
-func (t *Tokenizer) DecodeText(ids []int32) string { return lossy(t.join(ids, false)) }
+func (t *Tokenizer) DecodeText(ids []int32) string { return t.decode(ids, false) }
 
-func (t *Tokenizer) join(ids []int32, special bool) []byte {
+func (t *Tokenizer) decode(ids []int32, special bool) string {
 	var b []byte
+	run := -1
 	for _, id := range ids {
-		if id >= 0 && int(id) < len(t.bytes) && (special || !t.special[id]) {
+		switch {
+		case !t.said(id, special):
+		case t.pieces != nil:
+			b, run = t.appendDecoded(b, run, id)
+		default:
 			b = append(b, t.bytes[id]...)
 		}
 	}
-	return b
+	if t.pieces != nil {
+		return string(endRun(b, run))
+	}
+	return lossy(b)
+}
+
+// said reports whether id is in the vocabulary and belongs to the text.
+func (t *Tokenizer) said(id int32, special bool) bool {
+	return id >= 0 && int(id) < len(t.bytes) && (special || !t.special[id])
 }
 
 // Stream decodes a growing answer token by token. It leaves special tokens out
-// and holds back the bytes of a character that is not complete yet, so that
-// all it returned, with Flush, is DecodeText of all ids.
+// and holds back the bytes of a character that is not complete yet (with a
+// SentencePiece vocabulary: of a run of byte tokens that has not ended yet), so
+// that all it returned, with Flush, is DecodeText of all ids.
 type Stream struct {
 	t    *Tokenizer
 	held []byte
@@ -36,7 +51,18 @@ func (t *Tokenizer) NewStream() *Stream { return &Stream{t: t} }
 
 // Push adds a token and returns the text that became certain; often "".
 func (s *Stream) Push(id int32) string {
-	s.held = append(s.held, s.t.join([]int32{id}, false)...)
+	if !s.t.said(id, false) {
+		return ""
+	}
+	if s.t.pieces != nil {
+		b, run := s.t.appendDecoded(s.held, 0, id)
+		if s.held = b; run == 0 {
+			return ""
+		}
+		s.held = s.held[:0]
+		return string(b)
+	}
+	s.held = append(s.held, s.t.bytes[id]...)
 	n := len(s.held) - incomplete(s.held)
 	text := lossy(s.held[:n])
 	s.held = append(s.held[:0], s.held[n:]...)
@@ -45,7 +71,12 @@ func (s *Stream) Push(id int32) string {
 
 // Flush ends the stream and returns what was held back.
 func (s *Stream) Flush() string {
-	text := lossy(s.held)
+	text := ""
+	if s.t.pieces != nil {
+		text = string(endRun(s.held, 0))
+	} else {
+		text = lossy(s.held)
+	}
 	s.held = nil
 	return text
 }

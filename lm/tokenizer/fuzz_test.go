@@ -20,6 +20,10 @@ func FuzzFromJSON(f *testing.F) {
 	f.Add([]byte(`{"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2,"\u0120":3},"merges":[["a","b"]]},` +
 		`"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},"added_tokens":[{"id":4,"content":"é","normalized":true}]}`))
 	f.Add([]byte(`{"model":{"type":"BPE","vocab":{"a":0},"merges":[[["a"]]]}}`))
+	if good, err = json.Marshal(piecesFile()); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
 	f.Add([]byte(`{"model":{"type":"BPE","vocab":{"a" : 99999999999},"merges":["a"]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		tok, err := tokenizer.FromJSON(data)

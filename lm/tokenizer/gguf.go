@@ -7,8 +7,11 @@ import (
 
 // Token types of GGUF (llama.cpp's enum llama_token_type).
 const (
+	ggufNormal      = 1
+	ggufUnknown     = 2
 	ggufControl     = 3
 	ggufUserDefined = 4
+	ggufUnused      = 5
 )
 
 // ggufRules holds the rules that GGUF names only by the key
@@ -26,6 +29,11 @@ var ggufRules = map[string]rules{
 // FromGGUF builds a tokenizer from the metadata of a GGUF file: the keys
 // tokenizer.ggml.model ("gpt2"), .pre, .tokens and .merges ([]string),
 // .token_type ([]int64), .bos_token_id and .eos_token_id (uint64 or int64).
+// The model "llama" (SentencePiece) is known for Gemma 3, by the key
+// general.architecture; it has no .pre, and .scores ([]float64) in place of
+// merges. Converters mark some added tokens of Gemma that no text needs
+// (<mask>, <unused0>) as control tokens, which tokenizer.json does not: they are
+// special here. All else is equal to the tokenizer.json form.
 func FromGGUF(meta map[string]any) (*Tokenizer, error) {
 	t, err := fromGGUF(meta)
 	if err != nil {
@@ -40,8 +48,12 @@ func fromGGUF(meta map[string]any) (*Tokenizer, error) {
 	if !ok {
 		return nil, errors.New("the key tokenizer.ggml.model is missing; the file holds no tokenizer")
 	}
-	if model != "gpt2" {
-		return nil, fmt.Errorf("tokenizer model %q is not supported; only byte-level BPE (%q) is", model, "gpt2")
+	switch model {
+	case "gpt2":
+	case "llama":
+		return fromPieces(meta)
+	default:
+		return nil, fmt.Errorf("tokenizer model %q is not supported; byte-level BPE (%q) is, and Gemma 3's (%q); use the model's tokenizer.json", model, "gpt2", "llama")
 	}
 	pre, _ := meta[prefix+"pre"].(string)
 	rules, ok := ggufRules[pre]
@@ -70,18 +82,32 @@ func fromGGUF(meta map[string]any) (*Tokenizer, error) {
 		}
 		src.added = append(src.added, addedSource{addedToken: addedToken{tokens[id], int32(id), typ == ggufControl}})
 	}
-	src.merges = make([]mergeText, len(merges))
-	for i, m := range merges {
+	var err error
+	if src.merges, err = cutMerges(merges); err != nil {
+		return nil, err
+	}
+	return src.finish(meta)
+}
+
+// cutMerges reads the list tokenizer.ggml.merges.
+func cutMerges(lines []string) ([]mergeText, error) {
+	merges := make([]mergeText, len(lines))
+	for i, m := range lines {
 		var err error
-		if src.merges[i], err = cutMerge(m); err != nil {
+		if merges[i], err = cutMerge(m); err != nil {
 			return nil, fmt.Errorf("merge %d: %w", i, err)
 		}
 	}
+	return merges, nil
+}
+
+// finish reads the begin and end tokens and builds the tokenizer.
+func (src source) finish(meta map[string]any) (*Tokenizer, error) {
 	var err error
-	if src.bos, err = ggufID(meta, prefix+"bos_token_id"); err != nil {
+	if src.bos, err = ggufID(meta, "tokenizer.ggml.bos_token_id"); err != nil {
 		return nil, err
 	}
-	if src.eos, err = ggufID(meta, prefix+"eos_token_id"); err != nil {
+	if src.eos, err = ggufID(meta, "tokenizer.ggml.eos_token_id"); err != nil {
 		return nil, err
 	}
 	return build(src)

@@ -118,3 +118,22 @@ func loadJSON(t testing.TB, env, word string) *tokenizer.Tokenizer {
 	}
 	return tok
 }
+
+var gemma3 = sync.OnceValues(func() (*tokenizer.Tokenizer, error) {
+	data, err := os.ReadFile(os.Getenv("CHARACTER_TEST_GEMMA3_TOKENIZER"))
+	if err != nil {
+		return nil, err
+	}
+	return tokenizer.FromJSON(data)
+})
+
+// loadGemma3 reads Gemma 3's tokenizer.json, once, since it has 33 MB.
+func loadGemma3(t testing.TB) *tokenizer.Tokenizer {
+	t.Helper()
+	need(t, "CHARACTER_TEST_GEMMA3_TOKENIZER", "gemma3")
+	tok, err := gemma3()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}

@@ -21,6 +21,7 @@ type tokenizerFile struct {
 	Normalizer    json.RawMessage `json:"normalizer"`
 	PreTokenizer  json.RawMessage `json:"pre_tokenizer"`
 	PostProcessor json.RawMessage `json:"post_processor"`
+	Decoder       json.RawMessage `json:"decoder"`
 	Model         struct {
 		Type         string          `json:"type"`
 		Dropout      *float64        `json:"dropout"`
@@ -35,8 +36,9 @@ type tokenizerFile struct {
 }
 
 // FromJSON builds a tokenizer from the bytes of a Hugging Face tokenizer.json
-// that describes a byte-level BPE. Anything in the file that would change ids
-// and is not implemented is an error, never ignored.
+// that describes a byte-level BPE or the SentencePiece BPE of Gemma 3. Anything
+// in the file that would change ids and is not implemented is an error, never
+// ignored.
 func FromJSON(tokenizerJSON []byte) (*Tokenizer, error) {
 	t, err := fromJSON(tokenizerJSON)
 	if err != nil {
@@ -56,21 +58,25 @@ func fromJSON(data []byte) (*Tokenizer, error) {
 	m := f.Model
 	switch {
 	case m.Type != "BPE":
-		return nil, fmt.Errorf("model type %q is not supported; only byte-level BPE is", m.Type)
-	case m.ByteFallback:
-		return nil, errors.New("byte_fallback (SentencePiece style BPE) is not supported; only byte-level BPE is")
+		return nil, fmt.Errorf("model type %q is not supported; only BPE is", m.Type)
 	case m.Dropout != nil && *m.Dropout != 0:
 		return nil, errors.New("BPE dropout is not supported")
 	case m.Prefix != "" || m.Suffix != "":
 		return nil, errors.New("continuing_subword_prefix and end_of_word_suffix are not supported")
 	}
-	src := source{bos: -1, eos: -1}
+	src := source{bos: -1, eos: -1, pieces: m.ByteFallback}
 	src.rules.ignoreMerges = m.IgnoreMerges
-	if err := readNormalizer(&src.rules, f.Normalizer, 0); err != nil {
-		return nil, err
-	}
-	if err := readPreTokenizer(&src.rules, f.PreTokenizer); err != nil {
-		return nil, err
+	if src.pieces {
+		if err := readPieceRules(f.Normalizer, f.PreTokenizer, f.Decoder, m.IgnoreMerges); err != nil {
+			return nil, err
+		}
+	} else {
+		if err := readNormalizer(&src.rules, f.Normalizer, 0); err != nil {
+			return nil, err
+		}
+		if err := readPreTokenizer(&src.rules, f.PreTokenizer); err != nil {
+			return nil, err
+		}
 	}
 	vocab, top, err := readVocab(m.Vocab)
 	if err != nil {

@@ -136,3 +136,45 @@ func readPreTokenizer(r *rules, raw json.RawMessage) error {
 	}
 	return nil
 }
+
+// readPieceRules accepts the one set of rules that goes with byte_fallback
+// here: Gemma's. Its pre-tokenizer cuts at spaces, of which the normalizer has
+// left none.
+func readPieceRules(normalizer, preTokenizer, decoder json.RawMessage, ignoreMerges bool) error {
+	type step struct {
+		Type    string `json:"type"`
+		Pattern struct {
+			String string `json:"String"`
+		} `json:"pattern"`
+		Content  string `json:"content"`
+		Decoders []step `json:"decoders"`
+	}
+	var norm, pre, dec step
+	for _, e := range []struct {
+		name string
+		raw  json.RawMessage
+		into *step
+	}{{"normalizer", normalizer, &norm}, {"pre_tokenizer", preTokenizer, &pre}, {"decoder", decoder, &dec}} {
+		if absent(e.raw) {
+			continue
+		}
+		if err := json.Unmarshal(e.raw, e.into); err != nil {
+			return fmt.Errorf("%s: %w; %s", e.name, err, hint)
+		}
+	}
+	replaces := func(s step, from, to string) bool {
+		return s.Type == "Replace" && s.Pattern.String == from && s.Content == to
+	}
+	d := dec.Decoders
+	switch {
+	case ignoreMerges:
+		return fmt.Errorf("%w; this file asks for ignore_merges", errPieceRules)
+	case !replaces(norm, " ", blank):
+		return fmt.Errorf("%w; the normalizer is %.200s", errPieceRules, normalizer)
+	case pre.Type != "" && (pre.Type != "Split" || pre.Pattern.String != " "):
+		return fmt.Errorf("%w; the pre_tokenizer is %.200s", errPieceRules, preTokenizer)
+	case dec.Type != "Sequence" || len(d) != 3 || !replaces(d[0], blank, " ") || d[1].Type != "ByteFallback" || d[2].Type != "Fuse":
+		return fmt.Errorf("%w; the decoder is %.200s", errPieceRules, decoder)
+	}
+	return nil
+}

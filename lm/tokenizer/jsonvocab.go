@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 type vocabEntry struct {
@@ -14,9 +15,9 @@ type vocabEntry struct {
 
 // scanner walks over JSON that encoding/json has already found to be well
 // formed. It exists for speed: these lists have hundreds of thousands of
-// entries.
+// entries, which are cut out of one string and not copied.
 type scanner struct {
-	b []byte
+	b string
 	i int
 }
 
@@ -52,10 +53,10 @@ func (s *scanner) str() (string, error) {
 	}
 	s.i++
 	if plain {
-		return string(s.b[start+1 : s.i-1]), nil
+		return s.b[start+1 : s.i-1], nil
 	}
 	var v string
-	err := json.Unmarshal(s.b[start:s.i], &v)
+	err := json.Unmarshal([]byte(s.b[start:s.i]), &v)
 	return v, err
 }
 
@@ -67,7 +68,7 @@ func (s *scanner) id() (int32, error) {
 		n = n*10 + int64(s.b[s.i]-'0')
 		s.i++
 	}
-	if s.i == start || n >= maxTokens || s.i < len(s.b) && bytes.IndexByte([]byte(".eE0123456789"), s.b[s.i]) >= 0 {
+	if s.i == start || n >= maxTokens || s.i < len(s.b) && strings.IndexByte(".eE0123456789", s.b[s.i]) >= 0 {
 		return 0, fmt.Errorf("a token id is %.20q, not a whole number below %d; %s", s.b[start:], maxTokens, hint)
 	}
 	return int32(n), nil
@@ -79,7 +80,7 @@ func (s *scanner) unexpected(want string) error {
 
 // readVocab reads {"token": id, ...} and returns the largest id too.
 func readVocab(raw json.RawMessage) ([]vocabEntry, int32, error) {
-	s := scanner{b: raw}
+	s := scanner{b: string(raw)}
 	if s.next() != '{' {
 		return nil, 0, errors.New("model.vocab is missing or no object; " + hint)
 	}
@@ -106,7 +107,7 @@ func readVocab(raw json.RawMessage) ([]vocabEntry, int32, error) {
 
 // readMerges reads ["a b", ...] (the older form) or [["a", "b"], ...].
 func readMerges(raw json.RawMessage) ([]mergeText, error) {
-	s := scanner{b: raw}
+	s := scanner{b: string(raw)}
 	if s.next() != '[' {
 		return nil, errors.New("model.merges is missing or no list; " + hint)
 	}

@@ -13,25 +13,58 @@ import (
 // reference does not, so longer runs go through slowNFC.
 const maxMarks = 30
 
-// nfc returns s in Unicode normalisation form C.
+// nfc returns s in Unicode normalisation form C. Only what stands around a
+// character that is not settled is looked at closely: from the settled one
+// before it, which may join with it, up to the next.
 func nfc(s string) string {
-	ascii := true
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			ascii = false
-			break
+	var b strings.Builder
+	done, last := 0, 0 // s up to done is written to b; last is where the character before i begins
+	for i := 0; i < len(s); {
+		if s[i] < utf8.RuneSelf {
+			last = i
+			i++
+			continue
 		}
+		n, ok := settledRune(s[i:])
+		if ok {
+			last = i
+			i += n
+			continue
+		}
+		for i += n; i < len(s); i += n {
+			if n, ok = settledRune(s[i:]); ok {
+				break
+			}
+		}
+		if part := s[last:i]; !norm.NFC.IsNormalString(part) {
+			b.WriteString(s[done:last])
+			b.WriteString(partNFC(part))
+			done = i
+		}
+		last = i
 	}
-	if ascii {
+	if done == 0 && b.Len() == 0 {
 		return s
 	}
-	if norm.NFC.IsNormalString(s) {
-		return s
-	}
+	b.WriteString(s[done:])
+	return b.String()
+}
+
+func partNFC(s string) string {
 	if utf8.ValidString(s) && longMarks(s) {
 		return slowNFC(s)
 	}
 	return norm.NFC.String(s)
+}
+
+// settledRune returns the length of the first character of s and whether NFC
+// leaves it alone whatever stands beside it, but for what may follow and join.
+func settledRune(s string) (n int, ok bool) {
+	if s[0] < utf8.RuneSelf {
+		return 1, true
+	}
+	r, n := utf8.DecodeRuneInString(s)
+	return n, int(r) < len(runeTable) && runeTable[r]&settled != 0 && n > 1
 }
 
 // longMarks reports whether s holds a run of marks that x/text would cut.

@@ -2,8 +2,11 @@ package tokenizer
 
 import (
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // split names a pattern that cuts text into words. The patterns are regular
@@ -48,6 +51,25 @@ var asciiClass = func() (t [utf8.RuneSelf]uint8) {
 	return t
 }()
 
+// runeTable holds what is asked of each character of a text, for the code
+// points of two and three bytes: its class, and the bit settled.
+var runeTable [1 << 16]uint8
+
+// settled marks a character that NFC never changes, moves or joins with the one
+// before it: a text of such characters is in NFC.
+const settled uint8 = 0x80
+
+// fillRuneTable is called once, by the first tokenizer that needs the table.
+var fillRuneTable = sync.OnceFunc(func() {
+	for r := range rune(len(runeTable)) {
+		c := classOf(r)
+		if s := string(r); norm.NFC.IsNormalString(s) && norm.NFC.PropertiesString(s).BoundaryBefore() {
+			c |= settled
+		}
+		runeTable[r] = c
+	}
+})
+
 func classOf(r rune) uint8 {
 	switch {
 	case r == '\r' || r == '\n':
@@ -68,6 +90,9 @@ func class(s string) (uint8, int) {
 		return asciiClass[c], 1
 	}
 	r, n := utf8.DecodeRuneInString(s)
+	if int(r) < len(runeTable) {
+		return runeTable[r] &^ settled, n
+	}
 	return classOf(r), n
 }
 

@@ -3,6 +3,9 @@ package tokenizer
 import (
 	"testing"
 	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // TestUnicodeTables notices when Go moves to new Unicode tables: the patterns
@@ -19,4 +22,53 @@ func TestUnicodeTables(t *testing.T) {
 	if got != want {
 		t.Errorf("Unicode %s: letters, numbers, spaces, newlines, others: %v, recorded %v", unicode.Version, got, want)
 	}
+}
+
+// TestRuneTable compares the table with what it stands for: the class of each
+// character, and that NFC leaves a settled one alone after what could join it.
+func TestRuneTable(t *testing.T) {
+	fillRuneTable()
+	settledRunes := 0
+	for r := rune(0); r < utf8.MaxRune; r++ {
+		s := string(r)
+		if !utf8.ValidRune(r) {
+			continue
+		}
+		if got, _ := class(s); got != classOf(r) {
+			t.Fatalf("%U: class %d, want %d", r, got, classOf(r))
+		}
+		if _, ok := settledRune(s); !ok {
+			continue
+		}
+		settledRunes++
+		for _, before := range []string{"", "a", "\u1112\u1161", "\u0915", "\u0B47", "e\u0301", "\u0f71"} {
+			if norm.NFC.String(before+s) != norm.NFC.String(before)+s {
+				t.Fatalf("%U after %+q is not left alone", r, before)
+			}
+		}
+	}
+	if settledRunes < 50_000 {
+		t.Errorf("only %d characters are settled", settledRunes)
+	}
+	for _, s := range []string{"\xff", "\u0301", "\u1161", "\u2126", "\U00011099"} {
+		if _, ok := settledRune(s); ok {
+			t.Errorf("%+q is not settled", s)
+		}
+	}
+}
+
+// FuzzNFC compares with x/text on texts without runs of marks that it cuts.
+func FuzzNFC(f *testing.F) {
+	for _, s := range []string{"", "e\u0301\u0323x\u0301", "\u0301e\u0301 \u0301", "\u1112\u1161\u11ab한\u11ab", "\xffe\u0301\xcc", "\U00011099\U000110BA", "\u0B47\u0B3E", "क\u093c", "\u2126\u212b"} {
+		f.Add(s)
+	}
+	fillRuneTable()
+	f.Fuzz(func(t *testing.T, s string) {
+		if longMarks(s) {
+			return
+		}
+		if got, want := nfc(s), norm.NFC.String(s); got != want {
+			t.Errorf("%+q: %+q, want %+q", s, got, want)
+		}
+	})
 }

@@ -1,6 +1,7 @@
 // Package tokenizer turns text into token ids and back, exactly as the
-// Hugging Face tokenizers library does for byte-level BPE models: SmolLM2 and
-// the GPT-2 family, Qwen2/Qwen3, Llama 3.
+// Hugging Face tokenizers library does for byte-level BPE models (SmolLM2 and
+// the GPT-2 family, Qwen2/Qwen3, Llama 3) and for the SentencePiece BPE of
+// Gemma 3.
 //
 // A Tokenizer is built from a tokenizer.json file (FromJSON) or from the keys
 // of a GGUF file (FromGGUF). It is read-only after that and safe for many
@@ -9,7 +10,8 @@
 //
 // The work is done in four steps, one file each: added tokens are cut out of
 // the text (added.go), the rest is normalised (normalize.go), cut into words
-// (split.go) and every word is merged by rank (bpe.go).
+// (split.go) and every word is merged by rank (bpe.go). Gemma's spelling and
+// cutting are in pieces.go.
 package tokenizer
 
 import (
@@ -37,7 +39,8 @@ type Tokenizer struct {
 	raw   matcher // added tokens looked for in the raw text
 	norm  matcher // added tokens looked for in the normalised text
 
-	byteID [256]int32 // id of a single byte; -1: not in the vocabulary
+	byteID [256]int32 // id of a single byte (of an ASCII character with pieces); -1: not in the vocabulary
+	pieces *pieces    // nil: byte-level vocabulary
 	pairs  pairTable
 	words  wordCache
 
@@ -55,7 +58,7 @@ type rules struct {
 }
 
 // ID returns the id of a token by its spelling in the vocabulary file:
-// "<|im_end|>" for an added token, "Ġthe" for the word " the".
+// "<|im_end|>" for an added token, "Ġthe" ("▁the" for Gemma) for the word " the".
 func (t *Tokenizer) ID(token string) (int32, bool) {
 	id, ok := t.vocab[token]
 	return id, ok
@@ -107,6 +110,11 @@ func (t *Tokenizer) EncodeOrdinary(text string) []int32 { return t.encode(text, 
 
 func (t *Tokenizer) encode(text string, special bool) []int32 {
 	ids := make([]int32, 0, len(text)/3+4)
+	if t.pieces != nil {
+		return t.raw.each(ids, text, special, func(ids []int32, part string) []int32 {
+			return t.norm.each(ids, part, special, t.appendPieces)
+		})
+	}
 	return t.raw.each(ids, text, special, func(ids []int32, part string) []int32 {
 		if t.rules.nfc {
 			part = nfc(part)
@@ -141,6 +149,9 @@ func (t *Tokenizer) Hash() string {
 	t.hashOnce.Do(func() {
 		h := sha256.New()
 		fmt.Fprintf(h, "%+v %d %d %d\n", t.rules, t.bos, t.eos, len(t.tokens))
+		if t.pieces != nil {
+			fmt.Fprintln(h, "pieces")
+		}
 		var n [8]byte
 		for id, s := range t.tokens {
 			binary.LittleEndian.PutUint64(n[:], uint64(len(s))<<1|b2u(t.special[id]))

@@ -133,7 +133,7 @@ func (b bench) measure(turns int) result {
 	n := 1 + int(10*time.Millisecond/max(now()-t, time.Microsecond))
 	var us, rate, peaks, share []float64
 	mode := mode
-	if b.exact {
+	if b.exact || b.elems > 0 {
 		mode = tensor.Exact
 	}
 	for range turns {

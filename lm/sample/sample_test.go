@@ -111,10 +111,20 @@ func sameResult(a, b sample.Result) bool {
 		math.Float32bits(a.EndLogProb) == math.Float32bits(b.EndLogProb)
 }
 
+// eachMode runs a test in both compute modes.
+func eachMode(t *testing.T, f func(t *testing.T, c tensor.Compute)) {
+	for _, c := range []tensor.Compute{tensor.Exact, tensor.BF16} {
+		t.Run(c.String(), func(t *testing.T) { f(t, c) })
+	}
+}
+
 // TestRowLaw: answers do not depend on order, neighbours, MaxRows, pieces of
 // prompts, or on what the prompts share.
-func TestRowLaw(t *testing.T) {
+func TestRowLaw(t *testing.T) { eachMode(t, rowLaw) }
+
+func rowLaw(t *testing.T, c tensor.Compute) {
 	m, stack := tiny(t, 160)
+	m.SetCompute(c)
 	reqs := requests(15, 37)
 	want := make([]sample.Result, len(reqs))
 	for i := range reqs { // each alone
@@ -163,8 +173,11 @@ func TestRowLaw(t *testing.T) {
 }
 
 // TestLogProbs: the log-probs of an answer are those of the training path.
-func TestLogProbs(t *testing.T) {
+func TestLogProbs(t *testing.T) { eachMode(t, logProbs) }
+
+func logProbs(t *testing.T, c tensor.Compute) {
 	m, stack := tiny(t, 160)
+	m.SetCompute(c)
 	reqs := requests(14, 20)
 	for i, r := range generate(t, m, stack, reqs, sample.Options{}) {
 		prompt := reqs[i].Prompt

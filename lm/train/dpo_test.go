@@ -8,12 +8,16 @@ import (
 
 	"github.com/opencharacter/opencharacter/lm/train"
 	"github.com/opencharacter/opencharacter/lm/transformer"
+	"github.com/opencharacter/opencharacter/tensor"
 )
 
 // With a fresh adapter and stored reference scores the first loss is ln 2 to the last
 // bit, every margin is 0 and every pair a tie, however the pairs are packed.
-func TestFirstStepIsLn2(t *testing.T) {
+func TestFirstStepIsLn2(t *testing.T) { eachMode(t, firstStepIsLn2) }
+
+func firstStepIsLn2(t *testing.T, c tensor.Compute) {
 	m := newTiny(t)
+	m.SetCompute(c)
 	frozen := []*transformer.Adapter{trainedAdapter(3, 6, 1)}
 	for _, n := range []int{1, 3, 27} { // adding ln 2 up 27 times and dividing would miss it
 		pairs := makePairs(t, m, frozen, n)
@@ -85,13 +89,16 @@ func TestDPOLoss(t *testing.T) {
 
 // How a step is cut into micro-batches changes no bit of the adapter or the moments,
 // even when a long pair is above the bound and passes one answer at a time.
-func TestMicroBatchesChangeNothing(t *testing.T) {
+func TestMicroBatchesChangeNothing(t *testing.T) { eachMode(t, microBatchesChangeNothing) }
+
+func microBatchesChangeNothing(t *testing.T, c tensor.Compute) {
 	cfg := tiny
 	cfg.Context = 400
 	m, err := transformer.NewRandom(cfg, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.SetCompute(c)
 	pairs, rows := makePairs(t, m, nil, 6), makeRows(9)
 	r := rand.New(rand.NewPCG(9, 9))
 	long := train.Pair{ID: "long", Chosen: example(r, 20, 290), Rejected: example(r, 20, 230), RefChosen: -1200, RefRejected: -1000}
@@ -174,8 +181,11 @@ func TestSFTLoss(t *testing.T) {
 }
 
 // Scores do not depend on what is scored beside them.
-func TestSumLogProbsRowLaw(t *testing.T) {
+func TestSumLogProbsRowLaw(t *testing.T) { eachMode(t, sumLogProbsRowLaw) }
+
+func sumLogProbsRowLaw(t *testing.T, c tensor.Compute) {
 	m := newTiny(t)
+	m.SetCompute(c)
 	rows := makeRows(40)
 	var ex []train.Example
 	for _, r := range rows {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencharacter/opencharacter/lm/train"
 	"github.com/opencharacter/opencharacter/lm/transformer"
+	"github.com/opencharacter/opencharacter/tensor"
 )
 
 var tiny = transformer.Config{
@@ -22,6 +23,13 @@ func newTiny(t testing.TB) *transformer.Model {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// eachMode runs a test in both compute modes.
+func eachMode(t *testing.T, f func(t *testing.T, c tensor.Compute)) {
+	for _, c := range []tensor.Compute{tensor.Exact, tensor.BF16} {
+		t.Run(c.String(), func(t *testing.T) { f(t, c) })
+	}
 }
 
 // trainedAdapter is an adapter whose B is not zero.

@@ -13,8 +13,11 @@ import (
 
 // Ten steps equal four, a save, a new trainer with another adapter, a restore and six
 // more: every byte of the checkpoint and every metric.
-func TestResumeIsExact(t *testing.T) {
+func TestResumeIsExact(t *testing.T) { eachMode(t, resumeIsExact) }
+
+func resumeIsExact(t *testing.T, c tensor.Compute) {
 	m := newTiny(t)
+	m.SetCompute(c)
 	frozen := []*transformer.Adapter{trainedAdapter(3, 6, 1)}
 	pairs, rows := makePairs(t, m, frozen, 13), makeRows(13)
 	for _, o := range []train.Options{

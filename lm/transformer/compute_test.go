@@ -1,7 +1,9 @@
 package transformer_test
 
 import (
+	"encoding/json"
 	"math"
+	"path/filepath"
 	"testing"
 
 	"github.com/opencharacter/opencharacter/lm/transformer"
@@ -49,5 +51,51 @@ func TestBF16NearExact(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// On the real model, mode bf16 moves log-probs about as much as rounding the weights did
+// when the model was loaded: that is recorded (bf16_error), and now the other factor of
+// each product is rounded by as much. Twice that in the root mean square leaves room for
+// the adapter's factors, and five times as much for the worst of some 400 tokens; a
+// mistake costs far more.
+func TestBF16SmolLM2(t *testing.T) {
+	dir := filepath.Join("testdata", "ref", "smollm2")
+	exact, rounded := loadTestModel(t), loadTestModel(t)
+	rounded.SetCompute(tensor.BF16)
+	var rows smolRows
+	if err := json.Unmarshal(readFile(t, dir, "rows.json"), &rows); err != nil {
+		t.Fatal(err)
+	}
+	var recorded struct {
+		Error struct {
+			RMS float64 `json:"logprob_rms"`
+		} `json:"bf16_error"`
+	}
+	if err := json.Unmarshal(readFile(t, dir, "rows.json"), &recorded); err != nil {
+		t.Fatal(err)
+	}
+	stack := []*transformer.Adapter{generated(t, exact.Config, rows)}
+	r := &recording{dir: dir, model: exact, both: stack, rows: rows.refRows}
+	packed, positions := r.batch()
+	for name, stack := range map[string][]*transformer.Adapter{"base": nil, "adapter": stack} {
+		var lp [2][]float32
+		for i, m := range []*transformer.Model{exact, rounded} {
+			var err error
+			if lp[i], err = m.LogProbs(transformer.NewWorkspace(), packed, positions, stack); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var sum, mean, worst float64
+		for i, x := range lp[0] {
+			d := float64(lp[1][i]) - float64(x)
+			sum, mean, worst = sum+d*d, mean+d, max(worst, math.Abs(d))
+		}
+		n := float64(len(lp[0]))
+		rms := math.Sqrt(sum / n)
+		t.Logf("%s: %d log-probs off by %.4f in the root mean square, %+.4f in the mean, %.3f at most", name, len(lp[0]), rms, mean/n, worst)
+		if !(rms <= 2*recorded.Error.RMS) || !(worst <= 5*2*recorded.Error.RMS) || rms == 0 {
+			t.Errorf("%s: the recorded root mean square for rounded weights is %.4f", name, recorded.Error.RMS)
+		}
 	}
 }

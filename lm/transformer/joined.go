@@ -1,6 +1,7 @@
 package transformer
 
 import (
+	"math"
 	"slices"
 
 	"github.com/opencharacter/opencharacter/tensor"
@@ -68,23 +69,35 @@ func (j *joined) pack(cfg Config, stack []*Adapter) {
 			a, b := tensor.NewWeight(j.rank, in), tensor.NewWeight(out, j.rank)
 			a.SetCompute(tensor.BF16)
 			b.SetCompute(tensor.BF16)
-			at := 0
+			at, full := 0, make([]float32, in)
 			for _, s := range stack {
 				for r := range s.Rank {
-					a.SetRow(at+r, s.pairs[l][p].a.Row(r))
+					flush(full, s.pairs[l][p].a.Row(r))
+					a.SetRow(at+r, full)
 				}
 				at += roomOf(s, tensor.BF16)
 			}
 			for o := range out {
 				at := 0
 				for _, s := range stack {
-					copy(row[at:], s.pairs[l][p].b.Row(o))
+					flush(row[at:], s.pairs[l][p].b.Row(o))
 					at += roomOf(s, tensor.BF16)
 				}
 				b.SetRow(o, row)
 			}
 			j.packed[l][p] = [2]*tensor.Weight{a, b}
 		}
+	}
+}
+
+// flush copies src with 0 for subnormal numbers, as mode bf16 reads them; a Weight would
+// round the greatest of them up to a number that counts.
+func flush(dst, src []float32) {
+	for i, x := range src {
+		if math.Abs(float64(x)) < 0x1p-126 {
+			x = float32(math.Copysign(0, float64(x)))
+		}
+		dst[i] = x
 	}
 }
 

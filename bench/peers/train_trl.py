@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Tokens a second of TRL + PEFT, float32: DPO (rank 32, 4 pairs) and SFT (rank 64, 8 rows) on SmolLM2.
+"""TRL + PEFT on SmolLM2: DPO (rank 32) or SFT (rank 64) on all seven linear layers, in fp32 or with bf16 autocast.
 
-    python train_trl.py --model SmolLM2-135M-Instruct.Q4_1.gguf [--work dpo,sft] [--rows 4] [--json out.json]
+    python train_trl.py --model SmolLM2-135M-Instruct.Q4_1.gguf --work dpo --rows 4 --prompt 40 --new 60 --steps 3
 
---rows is the number of timed steps of each kind; one more runs before as warm-up.
-A token is a token of a row (prompt and response, chosen and rejected), counted once.
+--rows are the pairs or rows of one step; --steps are timed after one as warm-up. A token is a token of a row (prompt and
+answer, chosen and rejected), counted once. Prints one JSON line; bench/compare.py runs it in turn with ours.
 """
 
 import argparse
 import tempfile
-import time
+import warnings
+
+warnings.filterwarnings("ignore", category=FutureWarning)
 
 import workload as w  # also puts bench/reference on the path
 
@@ -17,6 +19,7 @@ import torch
 import transformers
 from datasets import Dataset
 from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 import models
@@ -29,7 +32,7 @@ class Clock(TrainerCallback):
         self.marks = []
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.marks.append((time.perf_counter(), time.process_time()))
+        self.marks.append(w.mark())
 
 
 class GivenIds(DPOTrainer):
@@ -39,58 +42,48 @@ class GivenIds(DPOTrainer):
         return dataset
 
 
-def options(cls, folder, batch, lr, steps, **more):
-    return cls(output_dir=folder, per_device_train_batch_size=batch, max_steps=steps, learning_rate=lr,
-               lr_scheduler_type="constant", use_cpu=True, bf16=False, gradient_checkpointing=False, report_to=[],
+def options(cls, folder, o, lr, **more):
+    return cls(output_dir=folder, per_device_train_batch_size=o.rows, max_steps=o.steps + 1, learning_rate=lr,
+               lr_scheduler_type="constant", use_cpu=True, bf16=o.dtype == "bf16", gradient_checkpointing=False, report_to=[],
                logging_steps=1, save_strategy="no", max_length=None, disable_tqdm=True, seed=0, **more)
 
 
-def timed(trainer, clock, tokens_a_step):
-    trainer.add_callback(clock)
-    trainer.train()
-    seconds, cpu = (clock.marks[-1][i] - clock.marks[0][i] for i in (0, 1))
-    steps = len(clock.marks) - 1
-    return {"tokens": steps * tokens_a_step, "seconds": seconds, "cpu_seconds": cpu, "steps": steps, "losses": [h["loss"] for h in trainer.state.log_history if "loss" in h]}
-
-
-def dpo(gguf, tok, steps, folder):
-    base = models.from_gguf(gguf)
-    base.set_attn_implementation("sdpa")
+def dpo(o, base, tok, folder):
     d = w.DPO
-    args = options(DPOConfig, folder, d["batch"], d["lr"], steps + 1, beta=d["beta"], loss_type=["sigmoid", "sft"],
-                   loss_weights=[1.0, d["nll"]])
-    t = GivenIds(model=base, args=args, processing_class=tok, peft_config=models.lora(d["rank"], d["alpha"]),
-                 train_dataset=Dataset.from_list(w.dpo_rows(d["batch"] * (steps + 1), base.config.vocab_size)))
-    return timed(t, Clock(), d["batch"] * 2 * (d["prompt"] + d["response"]))
+    args = options(DPOConfig, folder, o, d["lr"], beta=d["beta"], loss_type=["sigmoid", "sft"], loss_weights=[1.0, d["nll"]])
+    rows = w.dpo_rows(o.rows * (o.steps + 1), o.prompt, o.new, base.config.vocab_size)
+    return 2, GivenIds(model=base, args=args, processing_class=tok, peft_config=models.lora(d["rank"], d["alpha"]),
+                       train_dataset=Dataset.from_list(rows))
 
 
-def sft(gguf, tok, steps, folder):
-    base = models.from_gguf(gguf)
-    base.set_attn_implementation("sdpa")
-    s = w.SFT
-    args = options(SFTConfig, folder, s["batch"], s["lr"], steps + 1, completion_only_loss=True)
-    t = SFTTrainer(model=base, args=args, processing_class=tok, peft_config=models.lora(s["rank"], s["alpha"]),
-                   train_dataset=Dataset.from_list(w.sft_rows(s["batch"] * (steps + 1), base.config.vocab_size)))
-    return timed(t, Clock(), s["batch"] * (s["prompt"] + s["response"]))
+def sft(o, base, tok, folder):
+    d = w.SFT
+    args = options(SFTConfig, folder, o, d["lr"], completion_only_loss=True)
+    rows = w.sft_rows(o.rows * (o.steps + 1), o.prompt, o.new, base.config.vocab_size)
+    return 1, SFTTrainer(model=base, args=args, processing_class=tok, peft_config=models.lora(d["rank"], d["alpha"]),
+                         train_dataset=Dataset.from_list(rows))
 
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("--model", required=True)
-    a.add_argument("--work", default="dpo,sft")
-    a.add_argument("--rows", type=int, default=4, help="timed steps of each kind")
-    a.add_argument("--threads", type=int, default=2)
-    a.add_argument("--json")
+    w.sizes(a, 4, 40, 60)
+    a.add_argument("--work", choices=["dpo", "sft"], default="dpo")
+    a.add_argument("--steps", type=int, default=3)
+    a.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     o = a.parse_args()
     torch.set_num_threads(o.threads)
     transformers.utils.logging.set_verbosity_error()
-    tok = models.tokenizer_from_gguf(o.model)
-    out = {}
-    with tempfile.TemporaryDirectory() as tmp:
-        for name, run in (("dpo", dpo), ("sft", sft)):
-            if name in o.work.split(","):
-                out[name + "_step"] = run(o.model, tok, o.rows, tmp)
-    w.report(out, o.threads, o.json)
+    base = models.from_gguf(o.model)
+    base.set_attn_implementation("sdpa")
+    with tempfile.TemporaryDirectory() as folder:
+        sides, trainer = (dpo if o.work == "dpo" else sft)(o, base, models.tokenizer_from_gguf(o.model), folder)
+        clock = Clock()
+        trainer.add_callback(clock)
+        trainer.remove_callback(PrinterCallback)
+        w.reset_peak()
+        trainer.train()
+    losses = [h["loss"] for h in trainer.state.log_history if "loss" in h]
+    w.report(o.work, o.steps * o.rows * sides * (o.prompt + o.new), clock.marks[0], clock.marks[-1], dtype=o.dtype, losses=losses)
 
 
 if __name__ == "__main__":

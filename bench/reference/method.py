@@ -1,29 +1,35 @@
 #!/usr/bin/env python3
-"""The whole method with transformers + TRL, from a constitution alone: the peer of the demo.
+"""The whole method with transformers + TRL, from a constitution alone: the peer of a run of ours.
 
-    python method.py --model SmolLM2-135M-Instruct.Q4_1.gguf --constitution captain.json \
-        --prompts prompts.jsonl --heldout captain-answers.jsonl [--json out.json] [--samples out.jsonl]
+    go run ./bench/peers/material > material.json
+    python method.py --model SmolLM2-135M-Instruct.Q4_1.gguf --material material.json [--counts counts.json] [--dtype bf16]
 
-Stages, each timed: teacher answers (the model itself with the constitution's system prompt and example turns),
-student answers (no system prompt), DPO, and with --reflections N also self-written answers and SFT. Then the
-held-out gain: mean log-prob a token of recorded in-character answers, asked with no constitution.
+The material (bench/peers/material) has the preset's spec, prompts, system prompts and held-out answers; every count, length,
+rank and rate is read from there. The stages are those of ours: preferences (teacher with the constitution and example
+turns, student without), DPO, introspection (reflections; conversations with the roles swapped at every turn), SFT of a new
+adapter on top of the frozen one of DPO, and the evaluation of base, DPO and final model on the held-out answers.
 
-constitution: {"system": text, "examples": [{"prompt", "response"}], "reflections": [text]}.
-prompts: JSONL rows with "prompt", or one prompt a line. heldout: JSONL rows {"prompt", "chosen"}.
+Rows are tried until the targets are met, in chunks sized as ours sizes them. --counts (bench/compare_demo.py makes it of a
+run of ours) sets the chunks instead, so that both sides try the same rows; where fewer pass here, others fill up. A row
+passes when it ended by itself and has a length in the filter's limits. TRL computes the reference in every step, unless
+--precompute-reference. `material -set preferences.pairs=8 ...` makes it small, to see that it runs.
 """
 
 import argparse
 import json
+import math
 import tempfile
 import time
 
 import torch
 import transformers
 from datasets import Dataset
+from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-import losses
 import models
+from rows import chunks, each, fill, seen, user
+from sampling import prompt_ids, sample, score
 
 
 class GivenIds(DPOTrainer):
@@ -33,200 +39,189 @@ class GivenIds(DPOTrainer):
         return dataset
 
 
-def read_prompts(path):
-    out = []
-    for line in open(path, encoding="utf-8"):
-        line = line.strip()
-        if line:
-            out.append(json.loads(line)["prompt"] if line.startswith("{") else line)
-    return out
+class Stage:
+    """Times a stage; tokens are the new ones, or those of the rows trained on."""
+
+    done = {}
+
+    def __init__(self, name):
+        self.name, self.tokens = name, 0
+
+    def __enter__(self):
+        self.start = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *error):
+        s, c = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
+        self.done[self.name] = {"seconds": s, "cpu_seconds": c, "tokens": self.tokens}
+        print(f"{self.name}: {s:.1f} s, {self.tokens} tokens", flush=True)
 
 
-def context(prompt, constitution=None):
-    """Messages before the answer; the constitution adds its system prompt and example turns."""
-    if constitution is None:
-        return [{"role": "user", "content": prompt}]
-    turns = [{"role": "system", "content": constitution["system"]}]
-    for e in constitution["examples"]:
-        turns += [{"role": "user", "content": e["prompt"]}, {"role": "assistant", "content": e["response"]}]
-    return turns + [{"role": "user", "content": prompt}]
+class Method:
+    def __init__(self, o, material, counts):
+        self.o, self.m, self.spec, self.counts = o, material, material["spec"], counts
+        self.tok, self.out = models.tokenizer_from_gguf(o.model), {"training": {}}
+        self.base = models.from_gguf(o.model)
+        self.base.set_attn_implementation("sdpa")
+        if o.dtype == "bf16":
+            self.base.to(torch.bfloat16)  # adapters stay fp32, as PEFT makes them
 
+    def target(self, role, n):
+        """Rows to train on: the preset's number, or what our run kept of it."""
+        return min(n, self.counts.get("kept", {}).get(role, n))
 
-def prompt_ids(tok, messages):
-    text = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return tok(text, add_special_tokens=False)["input_ids"]
+    def answers(self, model, contexts, how, stage):
+        made = sample(model, self.tok, contexts, how, self.o.gen_batch)
+        stage.tokens += sum(len(ids) for ids, _ in made)
+        return made
 
+    def passed(self, ids, ended, low, high):
+        text = self.tok.decode(ids).strip()
+        return ended and low <= len(text) <= high and "\ufffd" not in text
 
-def sample(model, tok, contexts, o, new_tokens, penalty, seed):
-    """One answer a context: (ids without the end token, ended by itself). Left-padded batches.
+    def preferences(self, stage):
+        p, m, end = self.spec["preferences"], self.m, [self.tok.eos_token_id]
+        made, fixed = [], list(self.counts.get("student", []))
 
-    transformers applies the repetition penalty to the tokens of the prompt as well.
-    """
-    torch.manual_seed(seed)
-    ids, out = [prompt_ids(tok, c) for c in contexts], []
-    with torch.inference_mode():
-        for at in range(0, len(ids), o.gen_batch):
-            part = ids[at:at + o.gen_batch]
-            width = max(map(len, part))
-            x = torch.tensor([[tok.eos_token_id] * (width - len(p)) + p for p in part])
-            mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in part])
-            y = model.generate(x, attention_mask=mask, do_sample=True, temperature=o.temperature, top_p=o.top_p, top_k=0,
-                               repetition_penalty=penalty, max_new_tokens=new_tokens, eos_token_id=tok.eos_token_id,
-                               pad_token_id=tok.eos_token_id)[:, width:].tolist()
-            for row in y:
-                ended = tok.eos_token_id in row
-                out.append((row[:row.index(tok.eos_token_id)] if ended else row, ended))
-    return out
+        def run(lo, hi):
+            asked = m["prompts"][lo:hi]
+            chosen = self.answers(self.base, [m["teacher"] + [user(q)] for q in asked], p["teacher"], stage)
+            good = [self.passed(*a, m["preference_min_chars"], p["filter"]["max_chars"]) for a in chosen]
+            rows = fill([((q, a), ok) for q, a, ok in zip(asked, chosen, good)], fixed.pop(0) if fixed else sum(good))
+            rejected = self.answers(self.base, [[user(q)] for q, _ in rows], p["student"], stage)
+            for (q, (ids, ended)), (other, stop) in zip(rows, rejected):
+                made.append(({"prompt_ids": prompt_ids(self.tok, [user(q)]), "chosen_ids": ids + end,
+                              "rejected_ids": other + end * stop}, ended and ids != other and len(other) > 0))
+            return sum(ok for _, ok in made[-len(rows):]) if rows else 0
 
+        each(chunks(len(m["prompts"]), p["pairs"], p["chunk"], self.counts.get("teacher")), run)
+        self.out["pairs_passed"] = sum(ok for _, ok in made)
+        return fill(made, self.target("student", min(p["pairs"], len(made))))
 
-def score(model, tok, answers, constitution=None):
-    """Mean log-prob a token, over all tokens of all answers and their end tokens. answers: [(prompt, answer text)]."""
-    total, count = 0.0, 0
-    with torch.inference_mode():
-        for q, a in answers:
-            head = prompt_ids(tok, context(q, constitution))
-            tail = tok(a, add_special_tokens=False)["input_ids"] + [tok.eos_token_id]
-            lp = losses.response(model, {"tokens": head + tail, "mask": [0] * len(head) + [1] * len(tail)})
-            total, count = total + lp.sum().item(), count + len(tail)
-    return total / count
+    def options(self, cls, t, folder, **more):
+        return cls(output_dir=folder, per_device_train_batch_size=t["batch_size"], learning_rate=t["learning_rate"],
+                   lr_scheduler_type=t["schedule"], num_train_epochs=t["epochs"], max_grad_norm=t["clip_norm"], use_cpu=True,
+                   bf16=self.o.dtype == "bf16", gradient_checkpointing=False, report_to=[], logging_steps=1,
+                   save_strategy="no", max_length=None, disable_tqdm=True, seed=self.spec["seed"], **more)
 
+    def trained(self, trainer, rows, t, stage, tokens):
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        stage.tokens = tokens * t["epochs"]
+        steps = math.ceil(len(rows) / t["batch_size"]) * t["epochs"]
+        assert trainer.state.global_step == steps, f"{trainer.state.global_step} steps, wanted {steps}"
+        self.out["training"][stage.name] = {"rows": len(rows), "steps": steps, "loss": [h["loss"] for h in trainer.state.log_history if "loss" in h]}
+        return trainer.model.eval()
 
-def train_args(cls, folder, o, batch, lr, **more):
-    return cls(output_dir=folder, per_device_train_batch_size=batch, learning_rate=lr, lr_scheduler_type="constant",
-               num_train_epochs=o.epochs, max_steps=o.max_steps or -1, use_cpu=True, bf16=o.bf16,
-               gradient_checkpointing=False, report_to=[], logging_steps=1, save_strategy="no", max_length=None,
-               disable_tqdm=True, seed=o.seed, **more)
+    def dpo(self, rows, stage, folder):
+        t = self.spec["dpo"]
+        args = self.options(DPOConfig, t, folder, beta=t["beta"], loss_type=["sigmoid", "sft"], loss_weights=[1.0, t["nll"]],
+                            precompute_ref_log_probs=self.o.precompute_reference)
+        trainer = GivenIds(model=self.base, args=args, processing_class=self.tok, peft_config=models.lora(t["rank"], t["alpha"]),
+                           train_dataset=Dataset.from_list(rows))
+        tokens = sum(2 * len(r["prompt_ids"]) + len(r["chosen_ids"]) + len(r["rejected_ids"]) for r in rows)
+        return self.trained(trainer, rows, t, stage, tokens)
 
+    def introspection(self, model, stage):
+        p, m = self.spec["introspection"], self.m
+        low, high = p["filter"]["min_chars"], p["filter"]["max_chars"]
+        reflections, talks = [], []
 
-def curve(trainer):
-    keys = ("loss", "rewards/margins", "rewards/accuracies")
-    return [{k: h[k] for k in keys if k in h} for h in trainer.state.log_history if "loss" in h]
+        def reflect(lo, hi):
+            asked = m["reflections"][lo:hi]
+            made = self.answers(model, [[{"role": "system", "content": m["reflection"]}, user(q)] for q in asked], p["reflection"], stage)
+            for q, (ids, ended) in zip(asked, made):
+                answer = {"role": "assistant", "content": self.tok.decode(ids)}
+                reflections.append(([user(q), answer], self.passed(ids, ended, low, high)))
+            return sum(ok for _, ok in reflections[lo:])
+
+        def converse(lo, hi):
+            talks.extend([[x, [], True] for x in m["talks"][lo:hi]])  # start, what was said, still good
+            for turn in range(p["turns"] | 1):
+                on = [t for t in talks[lo:] if t[2]]
+                made = self.answers(model, [seen(m["interaction"], *t[:2], turn % 2 == 0) for t in on], p["interaction"], stage)
+                for t, (ids, ended) in zip(on, made):
+                    t[1].append(self.tok.decode(ids).strip())
+                    t[2] = self.passed(ids, ended, m["preference_min_chars"], high)
+            return sum(t[2] for t in talks[lo:])
+
+        each(chunks(len(m["reflections"]), p["reflections"], p["chunk"], self.counts.get("reflection")), reflect)
+        each(chunks(len(m["talks"]), p["interactions"], p["chunk"], self.counts.get("interaction")), converse)
+        self.out["reflections_passed"], self.out["talks_passed"] = sum(ok for _, ok in reflections), sum(t[2] for t in talks)
+        talks = [(seen(m["training"], start, said[:len(said) - 1 + len(said) % 2], True), ok) for start, said, ok in talks if said]
+        return fill(reflections, self.target("reflection", p["reflections"])) + fill(talks, self.target("interaction", p["interactions"]))
+
+    def sft(self, model, conversations, stage, folder):
+        t, rows = self.spec["sft"], []
+        for c in conversations:
+            ids, mask = models.encode_chat(self.tok, c)
+            rows.append({"input_ids": ids, "completion_mask": mask})
+        model.add_adapter("sft", models.lora(t["rank"], t["alpha"]))
+        model.base_model.set_adapter(["default", "sft"])
+        for name, p in model.named_parameters():
+            p.requires_grad_(".sft." in name)
+        trainer = SFTTrainer(model=model, args=self.options(SFTConfig, t, folder, completion_only_loss=True),
+                             processing_class=self.tok, train_dataset=Dataset.from_list(rows))
+        frozen = {name: p.detach().clone() for name, p in model.named_parameters() if ".default." in name}
+        model = self.trained(trainer, rows, t, stage, sum(len(r["input_ids"]) for r in rows))
+        for name, p in model.named_parameters():
+            assert name not in frozen or torch.equal(p, frozen[name]), f"SFT changed {name} of the frozen adapter"
+        return model
+
+    def evaluate(self, model, stage):
+        e, tok, m = self.spec["evaluation"], self.tok, self.m
+        held, plain = [(h["prompt"], h["response"]) for h in m["held_out"]], []
+        for which, names in (("base", []), ("dpo", ["default"]), ("character", ["default", "sft"])):
+            with models.stack(model, names):
+                made = self.answers(model, [[user(q)] for q in e["prompts"]], e["sampling"], stage)
+                r = {"answers": [tok.decode(ids) for ids, _ in made], "held_out": score(model, tok, held)}
+                if which == "base":
+                    r["with_constitution"] = score(model, tok, held, [{"role": "system", "content": m["full"]}])
+                    r["with_teacher_prompt"] = score(model, tok, held, m["teacher"])
+                    said = self.answers(model, [[user(q)] for q, _ in held], e["sampling"], stage)
+                    plain = [(q, tok.decode(ids)) for (q, _), (ids, ended) in zip(held, said) if ended]
+                r["plain"] = score(model, tok, plain)
+            self.out[which] = r
 
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--model", required=True)
-    a.add_argument("--constitution", required=True)
-    a.add_argument("--prompts", required=True)
-    a.add_argument("--heldout", required=True)
-    a.add_argument("--rows", type=int, default=128, help="prompts used")
-    a.add_argument("--heldout-rows", type=int, default=48, help="taken from the end of the file")
-    a.add_argument("--reflections", type=int, default=0, help="self-written rows for SFT; 0 = no SFT")
-    a.add_argument("--temperature", type=float, default=0.7)
-    a.add_argument("--top-p", type=float, default=0.95)
-    a.add_argument("--penalty", type=float, default=1.05)
-    a.add_argument("--new-tokens", type=int, default=72)
-    a.add_argument("--gen-batch", type=int, default=16)
-    a.add_argument("--epochs", type=float, default=2)
-    a.add_argument("--max-steps", type=int, default=0)
-    a.add_argument("--bf16", action="store_true", help="bf16 autocast in training")
+    a.add_argument("--material", required=True, help="what bench/peers/material printed")
+    a.add_argument("--counts", help='JSON {"teacher": [rows of each chunk], "student": [...], "reflection": [...], "interaction": [...], "kept": {role: rows}}')
+    a.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32", help="bf16: weights and autocast")
+    a.add_argument("--gen-batch", type=int, default=64, help="rows generated at once")
+    a.add_argument("--precompute-reference", action="store_true", help="score the reference once, before DPO")
     a.add_argument("--threads", type=int, default=2)
-    a.add_argument("--seed", type=int, default=0)
     a.add_argument("--json")
-    a.add_argument("--samples", help="JSONL of the pairs and of answers after training")
     o = a.parse_args()
     torch.set_num_threads(o.threads)
     transformers.utils.logging.set_verbosity_error()
-    seconds, out, shown = {}, {}, []
-
-    class Stage:
-        def __init__(self, name):
-            self.name = name
-
-        def __enter__(self):
-            self.t = time.perf_counter()
-
-        def __exit__(self, *error):
-            seconds[self.name] = time.perf_counter() - self.t
-            print(f"{self.name}: {seconds[self.name]:.1f} s", flush=True)
-
+    material = json.load(open(o.material, encoding="utf-8"))
+    counts = json.load(open(o.counts, encoding="utf-8")) if o.counts else {}
+    torch.manual_seed(material["spec"]["seed"])
     with Stage("load"):
-        tok = models.tokenizer_from_gguf(o.model)
-        base = models.from_gguf(o.model)
-        base.set_attn_implementation("sdpa")
-    constitution = json.load(open(o.constitution, encoding="utf-8"))
-    heldout = [json.loads(l) for l in open(o.heldout, encoding="utf-8") if l.strip()][-o.heldout_rows:]
-    heldout = [(r["prompt"], r["chosen"]) for r in heldout]
-    unseen = {q for q, _ in heldout}
-    prompts = [p for p in read_prompts(o.prompts) if p not in unseen][:o.rows]
-
-    with Stage("teacher"):
-        chosen = sample(base, tok, [context(p, constitution) for p in prompts], o, o.new_tokens, o.penalty, o.seed)
-    keep = [i for i, (ids, ended) in enumerate(chosen) if ended and len(ids) > 3]
-    out["prompts"], out["kept"] = len(prompts), len(keep)
-    with Stage("student"):
-        rejected = sample(base, tok, [context(prompts[i]) for i in keep], o, o.new_tokens, 1.0, o.seed + 1)
-    rows, plain = [], []
-    for i, (ids, ended) in zip(keep, rejected):
-        end = [tok.eos_token_id]
-        rows.append({"prompt_ids": prompt_ids(tok, context(prompts[i])), "chosen_ids": chosen[i][0] + end,
-                     "rejected_ids": ids + (end if ended else [])})
-        if ended:
-            plain.append((prompts[i], tok.decode(ids)))
-        shown.append({"prompt": prompts[i], "chosen": tok.decode(chosen[i][0]), "rejected": tok.decode(ids)})
-    out["tokens_a_pair"] = sum(2 * len(r["prompt_ids"]) + len(r["chosen_ids"]) + len(r["rejected_ids"])
-                               for r in rows) / max(len(rows), 1)
-    if len(rows) < 4:
-        raise SystemExit(f"only {len(rows)} of {len(prompts)} teacher answers ended by themselves: too few to train on")
-
-    with Stage("score base"):
-        out["base"] = score(base, tok, heldout)
-        out["constitution"] = score(base, tok, heldout, constitution)
-        out["plain_base"] = score(base, tok, plain) if plain else None
-    with tempfile.TemporaryDirectory() as tmp:
-        with Stage("dpo"):
-            t = GivenIds(model=base, args=train_args(DPOConfig, tmp, o, 4, 2e-4, beta=0.1, loss_type=["sigmoid", "sft"],
-                                                     loss_weights=[1.0, 0.2]), processing_class=tok,
-                         peft_config=models.lora(32, 32), train_dataset=Dataset.from_list(rows))
-            t.train()
-        out["dpo_steps"], out["dpo_curve"] = t.state.global_step, curve(t)
-        model = t.model.eval()
-        with Stage("score dpo"):
-            out["dpo"] = score(model, tok, heldout)
-            out["plain_dpo"] = score(model, tok, plain) if plain else None
-        if o.reflections:
-            with Stage("reflections"):
-                ask = [constitution["reflections"][i % len(constitution["reflections"])] for i in range(o.reflections)]
-                made = sample(model, tok, [context(q) for q in ask], o, 128, 1.1, o.seed + 2)
-            sft = []
-            for q, (ids, ended) in zip(ask, made):
-                if ended and len(ids) > 3:
-                    head = prompt_ids(tok, context(q))
-                    sft.append({"input_ids": head + ids + [tok.eos_token_id],
-                                "completion_mask": [0] * len(head) + [1] * (len(ids) + 1)})
-                    shown.append({"prompt": q, "reflection": tok.decode(ids)})
-            out["reflections"] = len(sft)
-            with Stage("sft"):
-                merged = model.merge_and_unload()
-                t = SFTTrainer(model=merged, args=train_args(SFTConfig, tmp, o, 8, 2e-5, completion_only_loss=True),
-                               processing_class=tok, peft_config=models.lora(64, 64), train_dataset=Dataset.from_list(sft))
-                t.train()
-            out["sft_steps"], out["sft_curve"] = t.state.global_step, curve(t)
-            model = t.model.eval()
-            with Stage("score final"):
-                out["final"] = score(model, tok, heldout)
-                out["plain_final"] = score(model, tok, plain) if plain else None
-    with Stage("answers"):
-        o.temperature = 0.3
-        ask = [q for q, _ in heldout][:8]
-        for q, (ids, _) in zip(ask, sample(model, tok, [context(q) for q in ask], o, o.new_tokens, 1.1, o.seed + 3)):
-            shown.append({"prompt": q, "after": tok.decode(ids)})
-            print(f"  {q}\n    {tok.decode(ids)!r}")
-
-    out["gain"] = out["dpo"] - out["base"]
-    out["internalisation_index"] = out["gain"] / (out["constitution"] - out["base"])
-    out["seconds"], out["total_seconds"] = seconds, sum(seconds.values())
-    print(f"kept {out['kept']} of {out['prompts']}; held-out log-prob a token: base {out['base']:.3f}, with constitution "
-          f"{out['constitution']:.3f}, after DPO {out['dpo']:.3f} (gain {out['gain']:+.3f}, "
-          f"index {out['internalisation_index']:.2f}); total {out['total_seconds']:.0f} s")
-    line = json.dumps(out)
+        x = Method(o, material, counts)
+    with tempfile.TemporaryDirectory() as folder:
+        with Stage("preferences") as s:
+            pairs = x.preferences(s)
+        with Stage("dpo") as s:
+            model = x.dpo(pairs, s, folder)
+        with Stage("introspection") as s:
+            rows = x.introspection(model, s)
+        with Stage("sft") as s:
+            model = x.sft(model, rows, s, folder)
+    with Stage("evaluation") as s:
+        x.evaluate(model, s)
+    b, out = x.out["base"], x.out
+    out["gain_dpo"], out["gain_character"] = out["dpo"]["held_out"] - b["held_out"], out["character"]["held_out"] - b["held_out"]
+    print(f"held-out log-prob a token: base {b['held_out']:.3f}, gain after DPO {out['gain_dpo']:+.3f}, final {out['gain_character']:+.3f}; "
+          f"{sum(s['seconds'] for s in Stage.done.values()):.0f} s")
+    line = json.dumps({"stages": Stage.done, "dtype": o.dtype, **out}, ensure_ascii=False)
     print(line)
     if o.json:
-        with open(o.json, "w") as f:
+        with open(o.json, "w", encoding="utf-8") as f:
             f.write(line + "\n")
-    if o.samples:
-        with open(o.samples, "w", encoding="utf-8") as f:
-            f.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in shown)
 
 
 if __name__ == "__main__":

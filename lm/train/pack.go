@@ -38,10 +38,25 @@ func (e Example) check(context int) error {
 // span is a range [from, to) of examples that share a forward pass.
 type span struct{ from, to int }
 
-// spans cuts examples into passes of at most limit tokens, in order. group examples
-// (a pair) stay together; a group above the limit has a span of its own.
+// spans cuts examples into passes of at most limit tokens, in order and as few and even
+// as may be: an even cut needs less memory than a full pass and a small rest, and keeps
+// all threads busy. group examples (a pair) stay together; a group above the limit has a
+// span of its own.
 func spans(ex []Example, group, limit int) []span {
-	var list []span
+	list, total := cut(ex, group, limit)
+	if len(list) < 2 {
+		return list
+	}
+	for even := (total + len(list) - 1) / len(list); even < limit; even += 1 + limit/64 {
+		if l, _ := cut(ex, group, even); len(l) == len(list) {
+			return l
+		}
+	}
+	return list
+}
+
+// cut fills one span after the other, and counts all tokens.
+func cut(ex []Example, group, limit int) (list []span, total int) {
 	used := 0
 	for i := 0; i < len(ex); i += group {
 		size := 0
@@ -51,9 +66,9 @@ func spans(ex []Example, group, limit int) []span {
 		if len(list) == 0 || used+size > limit {
 			list, used = append(list, span{i, i}), 0
 		}
-		list[len(list)-1].to, used = i+group, used+size
+		list[len(list)-1].to, used, total = i+group, used+size, total+size
 	}
-	return list
+	return list, total
 }
 
 // packed is one forward pass: rows side by side and their scored positions. Row i

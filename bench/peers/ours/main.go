@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime/pprof"
 	"time"
 
 	"github.com/opencharacter/opencharacter/lm/gguf"
@@ -33,6 +34,7 @@ type job struct {
 	temperature, topP float64
 	compute           string
 	dpoRank, sftRank  int
+	profile           string
 }
 
 // works are the pieces of work by name.
@@ -55,6 +57,7 @@ func main() {
 	flag.IntVar(&j.dpoRank, "dpo-rank", 32, "dpo: rank of the adapter")
 	flag.IntVar(&j.sftRank, "sft-rank", 64, "sft: rank of the adapter")
 	flag.StringVar(&j.compute, "compute", "exact", "arithmetic of products: exact or bf16")
+	flag.StringVar(&j.profile, "cpuprofile", "", "write a profile of the work here, for go tool pprof")
 	flag.Parse()
 	if err := run(j); err != nil {
 		fmt.Fprintln(os.Stderr, "ours:", err)
@@ -95,6 +98,17 @@ func run(j job) error {
 	load := time.Since(start).Seconds()
 	if j.prompt+j.new > m.Context {
 		return fmt.Errorf("-prompt %d and -new %d are more than the model's context of %d", j.prompt, j.new, m.Context)
+	}
+	if j.profile != "" {
+		out, err := os.Create(j.profile)
+		if err != nil {
+			return fmt.Errorf("-cpuprofile: %w", err)
+		}
+		defer out.Close()
+		if err := pprof.StartCPUProfile(out); err != nil {
+			return fmt.Errorf("-cpuprofile: %w", err)
+		}
+		defer pprof.StopCPUProfile()
 	}
 	l, err := work(m, j)
 	if err != nil {

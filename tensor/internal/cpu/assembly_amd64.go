@@ -133,6 +133,42 @@ func tileBF16_2x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.P
 func tileBF16_3x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
+func tileOuter_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
 func dotAVX512(sum *[lanes]float32, a *float32, b *float32, n int)
 
 //go:noescape
@@ -247,6 +283,22 @@ var avx512Loops = &micro{
 			1: tileBF16_1x128AVX512,
 			2: tileBF16_2x128AVX512,
 			3: tileBF16_3x128AVX512,
+		},
+	}},
+	outer: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
+		1: {
+			1:  tileOuter_1x32AVX512,
+			2:  tileOuter_2x32AVX512,
+			3:  tileOuter_3x32AVX512,
+			4:  tileOuter_4x32AVX512,
+			5:  tileOuter_5x32AVX512,
+			6:  tileOuter_6x32AVX512,
+			7:  tileOuter_7x32AVX512,
+			8:  tileOuter_8x32AVX512,
+			9:  tileOuter_9x32AVX512,
+			10: tileOuter_10x32AVX512,
+			11: tileOuter_11x32AVX512,
+			12: tileOuter_12x32AVX512,
 		},
 	}},
 	dot:        dotAVX512,
@@ -476,6 +528,24 @@ func tileBF16_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Poin
 func tileBF16_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
+func tileOuter_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileOuter_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
 func dotAVX2(sum *[lanes]float32, a *float32, b *float32, n int)
 
 //go:noescape
@@ -552,6 +622,16 @@ var avx2Loops = &micro{
 			4: tileBF16_4x32AVX2,
 			5: tileBF16_5x32AVX2,
 			6: tileBF16_6x32AVX2,
+		},
+	}},
+	outer: tiles{rows: 6, f: [maxWide + 1][maxRows + 1]tileFunc{
+		1: {
+			1: tileOuter_1x32AVX2,
+			2: tileOuter_2x32AVX2,
+			3: tileOuter_3x32AVX2,
+			4: tileOuter_4x32AVX2,
+			5: tileOuter_5x32AVX2,
+			6: tileOuter_6x32AVX2,
 		},
 	}},
 	dot:        dotAVX2,

@@ -120,7 +120,7 @@ func (b *backward) run() {
 func (b *backward) gather(x kernel.Matrix, lo, hi int) side {
 	hd, group := b.s.HeadDim, b.s.Heads/b.s.KVHeads
 	l := left{m: (hi - lo) * group, k: hd}
-	p := newPacked(l.m, hd, l.height(&b.micro.f32))
+	p := newPacked(l.m, hd, l.height(operand{tiles: &b.micro.f32}))
 	for i := range l.m {
 		first := i / p.height * p.height
 		r := min(p.height, l.m-first)

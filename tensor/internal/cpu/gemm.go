@@ -8,7 +8,7 @@ import "github.com/opencharacter/opencharacter/tensor/internal/kernel"
 
 const (
 	blockK      = 384     // reduction steps per pass over a block of dst: a tile of a stays in L1
-	blockRows   = 96      // rows of a task
+	blockRows   = 144     // rows of a task
 	blockPanels = 8       // panels of a task: one pass over them stays in L2
 	badStride   = 1024    // values between rows that lie in one set of L1
 	smallWork   = 1 << 17 // multiply-adds below which one thread does all
@@ -42,7 +42,7 @@ func (k *Kernels) gemm(dst []float32, ld, n int, l left, r right, b operand, acc
 	if l.m == 0 || n == 0 {
 		return
 	}
-	np, height := (n+panel-1)/panel, l.height(b.tiles)
+	np, height := (n+panel-1)/panel, l.height(b)
 	rb, cb := plan(l.m, np, b.steps(l.k), height, b.tiles)
 	nrb, ncb := (l.m+rb-1)/rb, (np+cb-1)/cb
 
@@ -166,7 +166,11 @@ func (k *Kernels) product(dst kernel.Matrix, l left, r right, accumulate bool) {
 		k.pairProduct(dst, l, r, accumulate)
 		return
 	}
-	k.gemm(dst.Data, dst.Cols, r.n, l, r, k.panels(r.k), accumulate)
+	b := k.panels(r.k)
+	if l.columns && !r.transposed && r.n%panel == 0 {
+		b = operand{base: at(r.data, 0), stride: 4 * panel, step: 4 * r.ld, tiles: &k.micro.outer, outer: true}
+	}
+	k.gemm(dst.Data, dst.Cols, r.n, l, r, b, accumulate)
 }
 
 // panels describes float32 panels of k steps, not packed yet.
@@ -179,7 +183,7 @@ func (k *Kernels) leftSide(l left, t *tiles) side { return k.sideFor(l, operand{
 
 // sideFor is leftSide for products with b.
 func (k *Kernels) sideFor(l left, b operand) side {
-	height := l.height(b.tiles)
+	height := l.height(b)
 	p, direct := k.direct(l, height, b)
 	if !direct {
 		p = b.newSide(l.m, l.k, height)
@@ -192,6 +196,9 @@ func (k *Kernels) sideFor(l left, b operand) side {
 func (k *Kernels) direct(l left, height int, b operand) (side, bool) {
 	if b.round != nil {
 		return side{}, false
+	}
+	if b.outer {
+		return side{data: l.data, m: l.m, k: l.k, height: height, ld: l.ld, outer: b.step}, true
 	}
 	return l.direct(height, b.tiles == &k.micro.bf16)
 }

@@ -9,6 +9,7 @@ type operand struct {
 	stride, step int
 	tiles        *tiles
 	round        *pairLoops // rounds the left side to words, or nil
+	outer        bool       // tiles read both sides in place, see tileFunc
 }
 
 // steps is the number of reduction steps over k values.
@@ -44,6 +45,7 @@ type side struct {
 	height int
 	ld     int     // 0 if packed
 	kp     int     // values per packed row: k rounded up to chunks
+	outer  int     // bytes between steps of b if data is [k][ld], read by tiles of table outer
 	buf    *buffer // of packed data
 }
 
@@ -63,6 +65,9 @@ func (p side) free() {
 // strides (see tileFunc), and its height.
 func (p side) tile(i, k int) (a unsafe.Pointer, lda, step, r int) {
 	r = min(p.height, p.m-i)
+	if p.outer > 0 {
+		return at(p.data, k*p.ld+i), 4 * p.ld, p.outer, r
+	}
 	if p.ld > 0 {
 		return at(p.data, i*p.ld+k), 4 * p.ld, 4 * chunk, r
 	}
@@ -71,6 +76,10 @@ func (p side) tile(i, k int) (a unsafe.Pointer, lda, step, r int) {
 
 // from returns rows [i0,i1); i0 starts a tile.
 func (p side) from(i0, i1 int) side {
+	if p.outer > 0 {
+		p.data, p.m = p.data[i0:], i1-i0
+		return p
+	}
 	p.data, p.m = p.data[i0*max(p.ld, p.kp):], i1-i0
 	return p
 }
@@ -85,8 +94,9 @@ type left struct {
 
 // height is the height of l's tiles: as equal as possible, since low tiles are
 // slow. Transposition needs multiples of four.
-func (l left) height(t *tiles) int {
-	if l.columns {
+func (l left) height(o operand) int {
+	t := o.tiles
+	if l.columns && !o.outer {
 		return t.rows &^ 3
 	}
 	n := max(1, (l.m+t.rows-1)/t.rows)

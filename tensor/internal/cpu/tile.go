@@ -17,6 +17,9 @@ const (
 // columns, ldb bytes apart, float32 [kc][32] or bfloat16 [ceil(kc/2)][32][2]
 // (an odd kc reads one more value of a and multiplies it by 0). c is dst with
 // ldc bytes between rows. acc != 0 starts from dst, else from 0.
+//
+// Tiles of the table outer read matrices with a row a step instead: step k of row
+// i of a lies lda*k + 4*i bytes after a, and the columns of b step*k bytes after b.
 type tileFunc func(kc int, a, b, c unsafe.Pointer, lda, step, ldb, ldc, acc int)
 
 // tiles holds the tile functions of one variant and type of b.
@@ -77,6 +80,26 @@ func tileBF16(rows int) tileFunc {
 			}
 			f(n, unsafe.Add(a, k/chunk*step), unsafe.Pointer(&wide), c, lda, step, ldb, ldc, acc)
 			acc = 1
+		}
+	}
+}
+
+func tileOuter(rows int) tileFunc {
+	return func(kc int, a, b, c unsafe.Pointer, lda, step, _, ldc, acc int) {
+		for r := range rows {
+			dst := (*[panel]float32)(unsafe.Add(c, r*ldc))
+			var sum [panel]float32
+			if acc != 0 {
+				sum = *dst
+			}
+			for k := range kc {
+				x := *(*float32)(unsafe.Add(a, k*lda+4*r))
+				row := (*[panel]float32)(unsafe.Add(b, k*step))
+				for j := range sum {
+					sum[j] += float32(x * row[j])
+				}
+			}
+			*dst = sum
 		}
 	}
 }

@@ -178,7 +178,7 @@ func tileTable(b *bytes.Buffer, s isa, field, kind string) {
 func genTable(b *bytes.Buffer, s isa) {
 	lower := strings.ToLower(s.name)
 	fmt.Fprintf(b, "var %sLoops = &micro{\nname: %q, width: %d,\n", lower, lower, s.wide())
-	for _, kind := range []string{"F32", "BF16"} {
+	for _, kind := range []string{"F32", "BF16", "Outer"} {
 		tileTable(b, s, strings.ToLower(kind), kind)
 	}
 	for _, n := range vectorNames {

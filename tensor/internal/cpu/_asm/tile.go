@@ -19,7 +19,7 @@ func tileName(kind string, rows, wide int) string {
 // tallest returns the most rows a tile of wide panels may have.
 func (s isa) tallest(kind string, wide int) int {
 	switch {
-	case kind == "FMA" && wide > 1: // not worth its code: bf16 gains nothing there
+	case (kind == "FMA" || kind == "Outer") && wide > 1: // not worth its code
 		return 0
 	case wide == 1:
 		return s.maxRow
@@ -43,6 +43,7 @@ func genTiles(u *unit) {
 			}
 		}
 	}
+	genOuters(u)
 }
 
 var tileArgs = []arg{{"kc", "int"}, {"a", "unsafe.Pointer"}, {"b", "unsafe.Pointer"}, {"c", "unsafe.Pointer"}, {"lda", "int"}, {"step", "int"}, {"ldb", "int"}, {"ldc", "int"}, {"acc", "int"}}

@@ -13,19 +13,22 @@ type lora struct {
 // projection p of layer l: x [T, in], y [T, out]. hidden receives scale * x . A^T of
 // the last adapter when s.train is set.
 func (m *Model) linear(ws *Workspace, y, x *tensor.Tensor, l int, p projection, s lora, hidden *tensor.Tensor) {
-	tensor.Linear(y, x, m.layers[l].proj[p], false)
 	if s.joined != nil {
+		tensor.Linear(y, x, m.layers[l].proj[p], false)
 		s.joined.add(ws, y, x, l, p)
 		return
 	}
+	terms := ws.terms[:0]
 	for i, a := range s.adapters {
 		h := hidden
 		if !s.train || i < len(s.adapters)-1 {
-			h = ws.get(slotHidden, x.Rows, a.Rank)
+			h = ws.lowRank(i, x.Rows, a.Rank)
 		}
 		m.lowRank(h, x, a, l, p)
-		m.compute.MatMulNT(y, h, a.pairs[l][p].b, true)
+		terms = append(terms, tensor.Term{A: h, B: a.pairs[l][p].b})
 	}
+	ws.terms = terms
+	tensor.Linear(y, x, m.layers[l].proj[p], false, terms...)
 }
 
 // lowRank sets h = scale * x . A^T for one adapter.
@@ -46,25 +49,25 @@ func (m *Model) lowRank(h, x *tensor.Tensor, a *Adapter, l int, p projection) {
 // the last adapter of the stack only, are added to grads: one chain over the rows in
 // order, so cutting a batch into several calls leaves their bits alone.
 func (m *Model) linearBackward(ws *Workspace, dx, dy, x *tensor.Tensor, l int, p projection, stack []*Adapter, hidden *tensor.Tensor, grads *Gradients, accumulate bool) {
-	if dx != nil {
-		tensor.LinearBackward(dx, dy, m.layers[l].proj[p], accumulate)
-	}
+	terms := ws.terms[:0]
 	for i, a := range stack {
 		last := i == len(stack)-1
 		if dx == nil && !last {
 			continue
 		}
 		ab := a.pairs[l][p]
-		dh := ws.get(slotDHidden, dy.Rows, a.Rank)
+		dh := ws.lowRank(i, dy.Rows, a.Rank)
 		m.compute.MatMulNN(dh, dy, ab.b, false)
 		tensor.Scale(dh, a.Scale())
-		if dx != nil {
-			m.compute.MatMulNN(dx, dh, ab.a, true)
-		}
+		terms = append(terms, tensor.Term{A: dh, B: ab.a})
 		if last {
 			g := grads.pairs[l][p]
 			tensor.MatMulTN(g.a, dh, x, true)
 			tensor.MatMulTN(g.b, dy, hidden, true)
 		}
+	}
+	ws.terms = terms
+	if dx != nil {
+		tensor.LinearBackward(dx, dy, m.layers[l].proj[p], accumulate, terms...)
 	}
 }

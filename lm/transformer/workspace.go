@@ -19,6 +19,8 @@ type Workspace struct {
 	layers    []activations // one per layer for Grad, one for all layers else
 	recompute bool          // this batch is over the limit
 	floats    map[slot]*buffer
+	lowRanks  []*buffer     // by adapter: x . A^T, or the gradient there
+	terms     []tensor.Term // of one projection
 
 	tokens, pos, distinct, ends, targets []int32
 	repeated                             []bool
@@ -51,7 +53,7 @@ const (
 	slotInv
 	slotLogProbs
 	slotLSE
-	slotHidden // x . A^T of frozen adapters
+	slotHidden // x . A^T of adapters joined
 	slotDX
 	slotDNorm
 	slotDAtt
@@ -62,7 +64,6 @@ const (
 	slotDAct
 	slotDGate
 	slotDUp
-	slotDHidden
 	slotDBranch
 	slotAllQ // unfolded rows, for attention over shared beginnings
 	slotAllK
@@ -117,6 +118,14 @@ func (ws *Workspace) get(s slot, rows, cols int) *tensor.Tensor {
 		ws.floats[s] = b
 	}
 	return b.shape(rows, cols)
+}
+
+// lowRank returns the scratch matrix of adapter i of a stack.
+func (ws *Workspace) lowRank(i, rows, rank int) *tensor.Tensor {
+	for len(ws.lowRanks) <= i {
+		ws.lowRanks = append(ws.lowRanks, &buffer{})
+	}
+	return ws.lowRanks[i].shape(rows, rank)
 }
 
 // vector returns the scratch vector of a slot.

@@ -36,9 +36,24 @@ func plan(m, np, k, height int, t *tiles) (rb, cb int) {
 	return rb, min(cb, np)
 }
 
-// gemm fills dst [m,n], ld values between rows, with l . r; b holds r packed,
-// or is empty, to be packed here.
-func (k *Kernels) gemm(dst []float32, ld, n int, l left, r right, b operand, accumulate bool) {
+// term is a product with both sides ready, added to another of the same shape
+// while a block of dst is in the cache.
+type term struct {
+	a side
+	b operand
+}
+
+// packRight packs all panels of r.
+func (k *Kernels) packRight(r right) *buffer {
+	np := (r.n + panel - 1) / panel
+	buf := scratch(np * panel * r.k)
+	spread(np, 1+(1<<14)/(panel*r.k+1), func(lo, hi int) { r.pack(k.micro, buf.f[lo*panel*r.k:], lo, hi) })
+	return buf
+}
+
+// gemm fills dst [m,n], ld values between rows, with l . r and then more; b holds r
+// packed, or is empty, to be packed here.
+func (k *Kernels) gemm(dst []float32, ld, n int, l left, r right, b operand, accumulate bool, more ...term) {
 	if l.m == 0 || n == 0 {
 		return
 	}
@@ -58,8 +73,7 @@ func (k *Kernels) gemm(dst []float32, ld, n int, l left, r right, b operand, acc
 	}
 	raw := b.base == nil
 	if raw && nrb > 1 {
-		buf := scratch(np * panel * r.k)
-		spread(np, 1+(1<<14)/(panel*r.k+1), func(lo, hi int) { r.pack(k.micro, buf.f[lo*panel*r.k:], lo, hi) })
+		buf := k.packRight(r)
 		b.base = at(buf.f, 0)
 		defer buf.free()
 	}
@@ -82,7 +96,11 @@ func (k *Kernels) gemm(dst []float32, ld, n int, l left, r right, b operand, acc
 		} else {
 			b.base = b.panel(j0, 0)
 		}
-		block(dst[i0*ld+j0*panel:], ld, min(n-j0*panel, (j1-j0)*panel), a, b, accumulate)
+		to, cols := dst[i0*ld+j0*panel:], min(n-j0*panel, (j1-j0)*panel)
+		block(to, ld, cols, a, b, accumulate)
+		for _, t := range more {
+			block(to, ld, cols, t.a.from(i0, i1), t.b.skip(j0, 0), true)
+		}
 	})
 }
 
@@ -131,20 +149,39 @@ func block(dst []float32, ld, n int, a side, b operand, accumulate bool) {
 	}
 }
 
-// Linear sets dst (+)= x . W^T.
-func (k *Kernels) Linear(dst, x kernel.Matrix, w kernel.Weight, accumulate bool) {
-	k.linear(dst, x, w.(*weight), accumulate)
+// Linear sets dst (+)= x . W^T + sum A . B^T.
+func (k *Kernels) Linear(dst, x kernel.Matrix, w kernel.Weight, accumulate bool, more ...kernel.Term) {
+	k.linear(dst, x, w.(*weight), accumulate, more, true)
 }
 
-// LinearBackward sets dx (+)= dy . W.
-func (k *Kernels) LinearBackward(dx, dy kernel.Matrix, w kernel.Weight, accumulate bool) {
-	k.linear(dx, dy, w.(*weight).transposed(), accumulate)
+// LinearBackward sets dx (+)= dy . W + sum A . B.
+func (k *Kernels) LinearBackward(dx, dy kernel.Matrix, w kernel.Weight, accumulate bool, more ...kernel.Term) {
+	k.linear(dx, dy, w.(*weight).transposed(), accumulate, more, false)
 }
 
-func (k *Kernels) linear(dst, x kernel.Matrix, w *weight, accumulate bool) {
-	l := left{data: x.Data, m: x.Rows, k: w.in, ld: x.Cols}
-	k.gemm(dst.Data, dst.Cols, w.out, l, right{}, k.operand(w), accumulate)
+// linear adds A . B to its product with w, or A . B^T if transposed is set.
+func (k *Kernels) linear(dst, x kernel.Matrix, w *weight, accumulate bool, more []kernel.Term, transposed bool) {
+	var terms []term
+	if k.pairs == nil {
+		for _, m := range more {
+			b := k.panels(m.A.Cols)
+			buf := k.packRight(right{m.B.Data, w.out, m.A.Cols, m.B.Cols, transposed})
+			b.base = at(buf.f, 0)
+			a := k.sideFor(leftOf(m.A), b)
+			terms = append(terms, term{a, b})
+			defer buf.free()
+			defer a.free()
+		}
+	}
+	k.gemm(dst.Data, dst.Cols, w.out, leftOf(x), right{}, k.operand(w), accumulate, terms...)
+	if k.pairs != nil {
+		for _, m := range more {
+			k.pairProduct(dst, leftOf(m.A), right{m.B.Data, w.out, m.A.Cols, m.B.Cols, transposed}, true)
+		}
+	}
 }
+
+func leftOf(a kernel.Matrix) left { return left{data: a.Data, m: a.Rows, k: a.Cols, ld: a.Cols} }
 
 // MatMulNT sets dst (+)= a . b^T.
 func (k *Kernels) MatMulNT(dst, a, b kernel.Matrix, accumulate bool) {

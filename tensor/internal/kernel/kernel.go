@@ -52,6 +52,9 @@ type Matrix struct {
 // Row returns row i.
 func (m Matrix) Row(i int) []float32 { return m.Data[i*m.Cols : (i+1)*m.Cols : (i+1)*m.Cols] }
 
+// Term is a product that is added to another one.
+type Term struct{ A, B Matrix }
+
 // AttentionShape describes grouped-query attention. Heads is a multiple of
 // KVHeads; query head h reads key/value head h / (Heads/KVHeads). Scale
 // multiplies the scores and is positive. With a Window above 0 a position
@@ -101,10 +104,11 @@ type Kernels interface {
 	With(c Compute) Kernels
 
 	NewWeight(out, in int) Weight
-	// Linear sets dst[m,out] (+)= x[m,in] . W^T.
-	Linear(dst, x Matrix, w Weight, accumulate bool)
-	// LinearBackward sets dx[m,in] (+)= dy[m,out] . W.
-	LinearBackward(dx, dy Matrix, w Weight, accumulate bool)
+	// Linear sets dst[m,out] (+)= x[m,in] . W^T + sum over more of A . B^T, each
+	// chain going on with the terms in turn.
+	Linear(dst, x Matrix, w Weight, accumulate bool, more ...Term)
+	// LinearBackward sets dx[m,in] (+)= dy[m,out] . W + sum over more of A . B.
+	LinearBackward(dx, dy Matrix, w Weight, accumulate bool, more ...Term)
 	// MatMulNT sets dst[m,n] (+)= a[m,k] . b[n,k]^T.
 	MatMulNT(dst, a, b Matrix, accumulate bool)
 	// MatMulNN sets dst[m,n] (+)= a[m,k] . b[k,n].

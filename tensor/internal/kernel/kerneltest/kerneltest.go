@@ -38,6 +38,7 @@ func Run(t *testing.T, k kernel.Kernels, threads func(n int)) {
 	}{
 		{"Products", products},
 		{"ProductRowLaw", productRowLaw},
+		{"ProductTerms", productTerms},
 		{"Weight", weights},
 		{"Elementwise", elementwise},
 		{"SwiGLU", swiglu},

@@ -157,6 +157,47 @@ func productRowLaw(t *testing.T, k kernel.Kernels) {
 	}
 }
 
+// productTerms: terms added by a product with a weight are those of products of their own.
+func productTerms(t *testing.T, k kernel.Kernels) {
+	rng := newRand(4)
+	for _, s := range []struct{ m, out, in int }{{0, 3, 4}, {1, 40, 18}, {13, 96, 50}, {300, 200, 96}, {170, 1100, 70}} {
+		w, _ := newWeight(k, random(rng, s.out, s.in))
+		for _, ranks := range [][]int{{}, {1}, {32}, {6, 33}, {1024, 2}} {
+			for _, back := range []bool{false, true} {
+				from, to := s.in, s.out
+				if back {
+					from, to = to, from
+				}
+				x, start := random(rng, s.m, from), random(rng, s.m, to)
+				one, each := clone(start), clone(start)
+				var terms []kernel.Term
+				for _, r := range ranks {
+					b := random(rng, to, r)
+					if back {
+						b = transpose(b)
+					}
+					terms = append(terms, kernel.Term{A: random(rng, s.m, r), B: b})
+				}
+				if back {
+					k.LinearBackward(one, x, w, true, terms...)
+					k.LinearBackward(each, x, w, true)
+				} else {
+					k.Linear(one, x, w, true, terms...)
+					k.Linear(each, x, w, true)
+				}
+				for _, m := range terms {
+					if back {
+						k.MatMulNN(each, m.A, m.B, true)
+					} else {
+						k.MatMulNT(each, m.A, m.B, true)
+					}
+				}
+				equal(t, fmt.Sprintf("%dx%dx%d, back %v, ranks %v", s.m, to, from, back, ranks), one.Data, each.Data)
+			}
+		}
+	}
+}
+
 func columns(m kernel.Matrix, c0, c1 int) kernel.Matrix {
 	r := zeros(m.Rows, c1-c0)
 	for i := range m.Rows {

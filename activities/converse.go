@@ -61,7 +61,7 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 	if err != nil {
 		return ChunkOutput{}, err
 	}
-	m, stack, err := e.open(ctx, p.Model, in.Adapters)
+	m, stack, err := e.open(ctx, p.sampling(p.Model), in.Adapters)
 	if err != nil {
 		return ChunkOutput{}, err
 	}

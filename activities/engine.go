@@ -42,8 +42,12 @@ type Loaded struct {
 	Info   ModelInfo
 }
 
-// LoadModel opens a model by name or path, checks that vocabulary and weights fit, and describes it.
-func LoadModel(nameOrPath string, o hub.Options) (*Loaded, error) {
+// LoadModel opens a model by name or path, checks that vocabulary and weights fit, and describes it. weights says how
+// its matrices are kept: "" or bf16, or quantized, for sampling only (see spec.Spec).
+func LoadModel(nameOrPath, weights string, o hub.Options) (*Loaded, error) {
+	if weights == "bf16" {
+		weights = ""
+	}
 	file, err := hub.Resolve(nameOrPath, o)
 	if err != nil {
 		return nil, err
@@ -62,13 +66,20 @@ func LoadModel(nameOrPath string, o hub.Options) (*Loaded, error) {
 		return nil, fmt.Errorf("model %s: %w", nameOrPath, err)
 	}
 	var m *transformer.Model
-	if file.Format == "gguf" {
+	switch {
+	case file.Format == "gguf":
+		open := transformer.LoadGGUF
+		if weights == quantized {
+			open = transformer.LoadGGUFQuantized
+		}
 		var f *gguf.File
 		if f, err = gguf.Open(file.Path); err == nil {
-			m, err = transformer.LoadGGUF(f)
+			m, err = open(f)
 			err = errors.Join(err, f.Close())
 		}
-	} else {
+	case weights == quantized:
+		err = errors.New("weights: quantized needs a GGUF file with Q4_0, Q4_1 or Q8_0 matrices; leave weights out for this model")
+	default:
 		m, err = transformer.LoadSafetensors(file.Path)
 	}
 	if err != nil {
@@ -82,7 +93,7 @@ func LoadModel(nameOrPath string, o hub.Options) (*Loaded, error) {
 		return nil, fmt.Errorf("model %s: %w", nameOrPath, err)
 	}
 	return &Loaded{Model: m, Tokens: tok, Chat: format, Info: ModelInfo{Name: nameOrPath, SHA256: file.SHA256, Format: file.Format,
-		Architecture: m.Architecture, Context: m.Context, Vocab: m.Vocab, ChatHash: format.Hash()}}, nil
+		Architecture: m.Architecture, Context: m.Context, Vocab: m.Vocab, ChatHash: format.Hash(), Weights: weights}}, nil
 }
 
 // load returns the wanted model, loading it when another (or none) is in memory. wanted.SHA256 may be empty.
@@ -94,7 +105,7 @@ func (e *Engine) load(ctx context.Context, wanted ModelInfo) (*Loaded, error) {
 			wanted.SHA256 = f.SHA256
 		}
 	}
-	if e.model != nil && e.model.Info.Name == wanted.Name && wanted.SHA256 == e.model.Info.SHA256 {
+	if e.model != nil && e.model.Info.Name == wanted.Name && wanted.SHA256 == e.model.Info.SHA256 && wanted.Weights == e.model.Info.Weights {
 		return e.model, e.model.compute(wanted)
 	}
 	e.model, e.adapters, e.rows = nil, nil, nil // never two models in memory
@@ -106,7 +117,7 @@ func (e *Engine) load(ctx context.Context, wanted ModelInfo) (*Loaded, error) {
 			return nil, err
 		}
 	}
-	m, err := LoadModel(wanted.Name, e.Hub)
+	m, err := LoadModel(wanted.Name, wanted.Weights, e.Hub)
 	if err != nil {
 		return nil, fatal(BadInput, err)
 	}
@@ -219,11 +230,16 @@ func (e *Engine) inspect(ctx context.Context, in InspectModelInput) (InspectMode
 		return InspectModelOutput{}, err
 	}
 	if t := p.Spec.TeacherOptions.Model; p.Spec.Teacher == "local" && p.Pairs == nil && t != "" && t != p.Spec.Model {
-		m, err := e.load(ctx, ModelInfo{Name: t, Compute: p.Spec.Compute})
+		m, err := e.load(ctx, p.sampling(ModelInfo{Name: t, Compute: p.Spec.Compute}))
 		if err != nil {
 			return InspectModelOutput{}, err
 		}
 		p.Teacher = m.Info
+	}
+	if student := p.sampling(ModelInfo{Name: p.Spec.Model}); student.Weights != "" { // a file that cannot be sampled so fails now
+		if _, err := e.load(ctx, student); err != nil {
+			return InspectModelOutput{}, err
+		}
 	}
 	m, err := e.load(ctx, ModelInfo{Name: p.Spec.Model, Compute: p.Spec.Compute})
 	if err != nil {

@@ -242,8 +242,9 @@ func (x *exporter) sums() {
 	x.write("SHA256SUMS", []byte(b.String()))
 }
 
-// OpenRunModel loads one of a run's models (base, dpo, character) for use outside a workflow.
-func OpenRunModel(ctx context.Context, s *store.Store, o hub.Options, id, which string) (*Loaded, []*transformer.Adapter, Record, error) {
+// OpenRunModel loads one of a run's models (base, dpo, character) for use outside a workflow, its weights kept as
+// LoadModel takes them.
+func OpenRunModel(ctx context.Context, s *store.Store, o hub.Options, id, which, weights string) (*Loaded, []*transformer.Adapter, Record, error) {
 	r, p, err := ReadRecord(ctx, s, id)
 	if err != nil {
 		return nil, nil, r, err
@@ -252,15 +253,17 @@ func OpenRunModel(ctx context.Context, s *store.Store, o hub.Options, id, which 
 	if err != nil {
 		return nil, nil, r, err
 	}
-	m, err := LoadModel(p.Model.Name, o)
+	m, err := LoadModel(p.Model.Name, weights, o)
 	if err != nil {
 		return nil, nil, r, err
 	}
 	if m.Info.SHA256 != p.Model.SHA256 {
 		return nil, nil, r, fmt.Errorf("run %s was made with model sha256 %s, this machine has %s; put the same file there", id, p.Model.SHA256, m.Info.SHA256)
 	}
-	if err := m.compute(p.Model); err != nil {
-		return nil, nil, r, err
+	if m.Info.Weights == "" {
+		if err := m.compute(p.Model); err != nil {
+			return nil, nil, r, err
+		}
 	}
 	var stack []*transformer.Adapter
 	for _, ref := range refs {

@@ -75,7 +75,7 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 	if err != nil {
 		return ChunkOutput{}, err
 	}
-	m, stack, err := e.open(ctx, r.model, in.Adapters)
+	m, stack, err := e.open(ctx, p.sampling(r.model), in.Adapters)
 	if err != nil {
 		return ChunkOutput{}, err
 	}

@@ -36,6 +36,17 @@ type ModelInfo struct {
 	Vocab        int    `json:"vocab"`
 	ChatHash     string `json:"chat_hash"`
 	Compute      string `json:"compute,omitempty"` // arithmetic of its products; "" = exact
+	Weights      string `json:"weights,omitempty"` // how they are kept in memory; "" = bf16
+}
+
+const quantized = "quantized" // ModelInfo.Weights
+
+// sampling is the model as text is drawn from it. Products with quantised weights are always exact.
+func (p Plan) sampling(m ModelInfo) ModelInfo {
+	if p.Spec.Weights == quantized {
+		m.Weights, m.Compute = quantized, ""
+	}
+	return m
 }
 
 // Plan is a resolved spec with everything it names pinned by hash. It is stored once; activities get its ref.

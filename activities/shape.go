@@ -24,13 +24,15 @@ func shape(kind string, p Plan) any {
 		q, o := s.Preferences, s.TeacherOptions
 		q.Chunk, q.Parallel, q.Prompts, q.File = 0, 0, "", ""
 		o.Concurrency, o.KeyEnv, o.File = 0, "", ""
-		base["preferences"], base["teacher"], base["options"], base["teacher_model"] = q, s.Teacher, o, p.Teacher
+		base["preferences"], base["teacher"], base["options"], base["teacher_model"] = q, s.Teacher, o, p.sampling(p.Teacher)
+		base["model"] = p.sampling(p.Model)
 		base["file"], base["prompts"], base["recorded"], base["held_out"] = p.Pairs, p.Prompts, p.Recorded, s.Evaluation.HeldOut
 	case KindDPO:
 		base["train"] = train(s.DPO)
 	case KindIntrospection:
 		q := s.Introspection
 		q.Chunk, q.Parallel, q.File = 0, 0, ""
+		base["model"] = p.sampling(p.Model)
 		base["file"], base["introspection"], base["system"] = p.Talks, q, s.TeacherOptions.System
 	case KindSFT:
 		base["train"] = train(s.SFT)

@@ -123,6 +123,7 @@ func (s Spec) Validate() error {
 		bad("model", `""`, "a model's name or path")
 	}
 	oneOf("compute", s.Compute, "", "exact", "bf16")
+	oneOf("weights", s.Weights, "", "bf16", "quantized")
 	between("memory_limit", float64(s.MemoryLimit), 0, 1e9)
 	oneOf("teacher", s.Teacher, "local", "openai", "recorded")
 	oneOf("teacher_options.system", s.TeacherOptions.System, "short", "full")

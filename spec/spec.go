@@ -17,6 +17,9 @@ type Spec struct {
 	// Compute is exact (bf16 weights, float32 activations and sums) or bf16 (activations are rounded to bf16 for products
 	// with the weights: faster, with other bits).
 	Compute string `json:"compute,omitempty"`
+	// Weights is bf16 (all matrices rounded to that) or quantized: a model whose GGUF file holds Q4_0, Q4_1 or Q8_0 blocks
+	// samples with the file's own numbers, in less memory traffic; training and scoring use bf16.
+	Weights string `json:"weights,omitempty"`
 	// MemoryLimit bounds the memory of one training pass's activations, in MiB; above it they are computed twice. It changes
 	// no bit. 0 = no limit.
 	MemoryLimit int `json:"memory_limit,omitempty"`

@@ -47,6 +47,7 @@ func chatCmd() *cobra.Command {
 	}
 	c.Flags().StringVar(&f.id, "id", "", "the run")
 	c.Flags().StringVar(&f.which, "model", activities.WhichCharacter, "base, dpo or character")
+	f.addWeights(c)
 	s.add(c, .3, 256)
 	return c
 }

@@ -16,7 +16,7 @@ func TestTalk(t *testing.T) {
 	if err := tinymodel.Write(dir, 1); err != nil {
 		t.Fatal(err)
 	}
-	m, err := activities.LoadModel(dir, hub.Options{CacheDir: t.TempDir()})
+	m, err := activities.LoadModel(dir, "", hub.Options{CacheDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,11 +12,12 @@ func Linear(dst, x *Tensor, w *Weight, accumulate bool) {
 
 // LinearBackward sets dx[M,In] (+)= dy[M,Out] . W, the gradient of Linear for
 // its input. The first call on a weight makes a transposed packed copy, which
-// doubles the weight's memory.
+// doubles the weight's memory. W must not be quantised.
 func LinearBackward(dx, dy *Tensor, w *Weight, accumulate bool) {
 	if dx.Rows != dy.Rows || dy.Cols != w.Out || dx.Cols != w.In {
 		panic(fmt.Sprintf("tensor.LinearBackward: dx (%d,%d) dy (%d,%d) W (%d,%d)", dx.Rows, dx.Cols, dy.Rows, dy.Cols, w.Out, w.In))
 	}
+	w.only("LinearBackward")
 	w.compute.kernels().LinearBackward(dx.matrix(), dy.matrix(), w.packed, accumulate)
 }
 

@@ -133,6 +133,102 @@ func tileBF16_2x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.P
 func tileBF16_3x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
+func tileQ4_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_1x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_2x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_3x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_1x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_1x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_2x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_3x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_1x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
 func dotAVX512(sum *[lanes]float32, a *float32, b *float32, n int)
 
 //go:noescape
@@ -247,6 +343,54 @@ var avx512Loops = &micro{
 			1: tileBF16_1x128AVX512,
 			2: tileBF16_2x128AVX512,
 			3: tileBF16_3x128AVX512,
+		},
+	}},
+	q4: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
+		1: {
+			1:  tileQ4_1x32AVX512,
+			2:  tileQ4_2x32AVX512,
+			3:  tileQ4_3x32AVX512,
+			4:  tileQ4_4x32AVX512,
+			5:  tileQ4_5x32AVX512,
+			6:  tileQ4_6x32AVX512,
+			7:  tileQ4_7x32AVX512,
+			8:  tileQ4_8x32AVX512,
+			9:  tileQ4_9x32AVX512,
+			10: tileQ4_10x32AVX512,
+			11: tileQ4_11x32AVX512,
+			12: tileQ4_12x32AVX512,
+		},
+		2: {
+			1: tileQ4_1x64AVX512,
+			2: tileQ4_2x64AVX512,
+			3: tileQ4_3x64AVX512,
+		},
+		4: {
+			1: tileQ4_1x128AVX512,
+		},
+	}},
+	q8: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
+		1: {
+			1:  tileQ8_1x32AVX512,
+			2:  tileQ8_2x32AVX512,
+			3:  tileQ8_3x32AVX512,
+			4:  tileQ8_4x32AVX512,
+			5:  tileQ8_5x32AVX512,
+			6:  tileQ8_6x32AVX512,
+			7:  tileQ8_7x32AVX512,
+			8:  tileQ8_8x32AVX512,
+			9:  tileQ8_9x32AVX512,
+			10: tileQ8_10x32AVX512,
+			11: tileQ8_11x32AVX512,
+			12: tileQ8_12x32AVX512,
+		},
+		2: {
+			1: tileQ8_1x64AVX512,
+			2: tileQ8_2x64AVX512,
+			3: tileQ8_3x64AVX512,
+		},
+		4: {
+			1: tileQ8_1x128AVX512,
 		},
 	}},
 	dot:        dotAVX512,
@@ -476,6 +620,42 @@ func tileBF16_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Poin
 func tileBF16_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
+func tileQ4_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
 func dotAVX2(sum *[lanes]float32, a *float32, b *float32, n int)
 
 //go:noescape
@@ -552,6 +732,26 @@ var avx2Loops = &micro{
 			4: tileBF16_4x32AVX2,
 			5: tileBF16_5x32AVX2,
 			6: tileBF16_6x32AVX2,
+		},
+	}},
+	q4: tiles{rows: 6, f: [maxWide + 1][maxRows + 1]tileFunc{
+		1: {
+			1: tileQ4_1x32AVX2,
+			2: tileQ4_2x32AVX2,
+			3: tileQ4_3x32AVX2,
+			4: tileQ4_4x32AVX2,
+			5: tileQ4_5x32AVX2,
+			6: tileQ4_6x32AVX2,
+		},
+	}},
+	q8: tiles{rows: 6, f: [maxWide + 1][maxRows + 1]tileFunc{
+		1: {
+			1: tileQ8_1x32AVX2,
+			2: tileQ8_2x32AVX2,
+			3: tileQ8_3x32AVX2,
+			4: tileQ8_4x32AVX2,
+			5: tileQ8_5x32AVX2,
+			6: tileQ8_6x32AVX2,
 		},
 	}},
 	dot:        dotAVX2,

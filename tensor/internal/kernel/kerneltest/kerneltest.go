@@ -39,6 +39,7 @@ func Run(t *testing.T, k kernel.Kernels, threads func(n int)) {
 		{"Products", products},
 		{"ProductRowLaw", productRowLaw},
 		{"Weight", weights},
+		{"Quantized", quantizedWeights},
 		{"Elementwise", elementwise},
 		{"SwiGLU", swiglu},
 		{"GeGLU", geglu},

@@ -35,9 +35,9 @@ type loader struct {
 	skip []string            // prefixes of tensors that are no part of the text model
 	// blocks reads matrices that shall stay quantised; nil rounds all to bf16.
 	blocks blockSource
-	used map[string]bool
-	jobs []job
-	errs []error
+	used   map[string]bool
+	jobs   []job
+	errs   []error
 }
 
 // job is a block of rows of one matrix to read.

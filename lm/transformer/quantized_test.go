@@ -2,7 +2,9 @@ package transformer_test
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"math"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -165,5 +167,35 @@ func TestQuantizedRefuses(t *testing.T) {
 	cfg.FFN = 33
 	if _, err := transformer.NewRandomQuantized(cfg, 1); err == nil || !strings.Contains(err.Error(), "rows of 33") {
 		t.Errorf("odd rows: %v", err)
+	}
+}
+
+// With its matrices as they stand in the file, the real model has the log-probs that
+// plain transformers has with the dequantised float32 weights; bf16 weights are hundreds
+// of times further away (TestRecordedSmolLM2 holds their own recording).
+func TestQuantizedSmolLM2(t *testing.T) {
+	path, dir := testModel(t), filepath.Join("testdata", "ref", "smollm2")
+	m, err := openQuantized(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows smolRows
+	if err := json.Unmarshal(readFile(t, dir, "rows.json"), &rows); err != nil {
+		t.Fatal(err)
+	}
+	var rounding float64
+	if err := json.Unmarshal(rows.Error["logprobs.base"], &rounding); err != nil {
+		t.Fatal(err)
+	}
+	r := &recording{dir: dir, model: m, rows: rows.refRows}
+	packed, positions := r.batch()
+	got, err := m.LogProbs(transformer.NewWorkspace(), packed, positions, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near(t, openTensors(t, filepath.Join(dir, "tensors.safetensors")), "logprobs.unrounded", got, slack*rounding)
+	// 106 million weights of 5 bits in blocks and 28 million of 8.5.
+	if want := int64(106_168_320/8*5 + 49152*576/32*34); m.Bytes() != want {
+		t.Errorf("%d bytes, want %d", m.Bytes(), want)
 	}
 }

@@ -51,7 +51,7 @@ func quantizedWeights(t *testing.T, k kernel.Kernels) {
 	}
 	rng := newRand(30)
 	type shape struct{ m, n, k int }
-	shapes := []shape{{0, 5, 32}, {1, 1, 32}, {1, 33, 64}, {1, 300, 800}, {29, 100, 96}, {40, 33, 416}, {3, 257, 1184}, {25, 40, 1600}, {100, 70, 32}, {300, 300, 384}}
+	shapes := []shape{{0, 5, 32}, {1, 1, 32}, {1, 33, 64}, {1, 300, 800}, {29, 100, 96}, {40, 33, 416}, {3, 257, 416}, {25, 40, 800}, {160, 300, 64}}
 	for m := 1; m <= 24; m++ {
 		shapes = append(shapes, shape{m, 160 + m, 32 * (1 + m%3)})
 	}

@@ -8,6 +8,9 @@
 //
 //	go run ./bench/gemm [-turns 15] [-only linear] [-threads 0] [-compute bf16]
 //
+// Lines "bf16", "q4" and "q8" compare the formats of weights, always in mode exact;
+// for one row they tell how many bytes of weights are read in a second.
+//
 // With -compute bf16 products run in that mode, and their peak is that of its
 // own instructions. Attention and all else stay as they are.
 //

@@ -14,36 +14,40 @@ import (
 //	Q4: [step/8][row] 32-bit words, step%8 four bits up in each; then scale[row], min[row]
 //	Q8: [step][row] bytes; then scale[row]
 //
-// with scales and minimums as float16. Rows that fill up the last panel are zero.
+// with scales and minimums as float16, all of it in 16-bit words, the low half first.
+// Rows that fill up the last panel are zero.
 type blocks struct {
-	name  string
-	bytes int // of a piece
+	words int // of a piece
 	scale int // where the scales stand in it
-	set   func(p []byte, row, step int, q byte)
-	// value is that of one element.
-	value func(p []byte, row, step int, d, m float32) float32
+	// set stores the integers of one row of a piece, value returns an element.
+	set   func(p []uint16, row int, q []byte)
+	value func(p []uint16, row, step int, d, m float32) float32
 }
 
-const nibbles = 8 // of a word of Q4
-
 var q4 = blocks{
-	name: "Q4", bytes: panel*kernel.Block/2 + 4*panel, scale: panel * kernel.Block / 2,
-	set: func(p []byte, row, step int, q byte) {
-		b := &p[(step/nibbles*panel+row)*4+step%nibbles/2]
-		up := step % 2 * 4
-		*b = *b&^(15<<up) | q&15<<up
+	words: panel*kernel.Block/4 + 2*panel, scale: panel * kernel.Block / 4,
+	set: func(p []uint16, row int, q []byte) {
+		for s := 0; s < kernel.Block; s += 4 {
+			v := q[s:][:4]
+			p[(s/8*panel+row)*2+s%8/4] = uint16(v[0]) | uint16(v[1])<<4 | uint16(v[2])<<8 | uint16(v[3])<<12
+		}
 	},
-	value: func(p []byte, row, step int, d, m float32) float32 {
-		q := p[(step/nibbles*panel+row)*4+step%nibbles/2] >> (step % 2 * 4) & 15
+	value: func(p []uint16, row, step int, d, m float32) float32 {
+		q := p[(step/8*panel+row)*2+step%8/4] >> (step % 4 * 4) & 15
 		return float32(d*float32(q)) + m // the product is exact, so this is one rounding
 	},
 }
 
 var q8 = blocks{
-	name: "Q8", bytes: panel*kernel.Block + 2*panel, scale: panel * kernel.Block,
-	set: func(p []byte, row, step int, q byte) { p[step*panel+row] = q },
-	value: func(p []byte, row, step int, d, _ float32) float32 {
-		return d * float32(int8(p[step*panel+row]))
+	words: panel*kernel.Block/2 + panel, scale: panel * kernel.Block / 2,
+	set: func(p []uint16, row int, q []byte) {
+		for s, v := range q[:kernel.Block] {
+			w, up := &p[(s*panel+row)/2], row%2*8
+			*w = *w&^(255<<up) | uint16(v)<<up
+		}
+	},
+	value: func(p []uint16, row, step int, d, _ float32) float32 {
+		return d * float32(int8(p[(step*panel+row)/2]>>(row%2*8)))
 	},
 }
 
@@ -57,7 +61,7 @@ func blocksOf(f kernel.Format) *blocks {
 
 // NewQuantized returns a zero weight of blocks.
 func (k *Kernels) NewQuantized(out, in int, f kernel.Format) kernel.Weight {
-	stride := in / kernel.Block * blocksOf(f).bytes / 2
+	stride := in / kernel.Block * blocksOf(f).words
 	return &weight{out: out, in: in, format: f, stride: stride, data: halves((out + panel - 1) / panel * stride)}
 }
 
@@ -70,7 +74,7 @@ func (w *weight) only(f kernel.Format, what string) {
 
 // piece returns the words of block b of the panel of row i.
 func (w *weight) piece(i, b int) []uint16 {
-	n := blocksOf(w.format).bytes / 2
+	n := blocksOf(w.format).words
 	return w.data[i/panel*w.stride+b*n:][:n:n]
 }
 
@@ -82,13 +86,10 @@ func (w *weight) SetBlocks(i int, q []byte, scale, minimum []uint16) {
 	l, row := blocksOf(w.format), i%panel
 	for b := range scale {
 		p := w.piece(i, b)
-		d := octets(p)
-		for s, v := range q[b*kernel.Block:][:kernel.Block] {
-			l.set(d, row, s, v)
-		}
-		p[l.scale/2+row] = scale[b]
+		l.set(p, row, q[b*kernel.Block:])
+		p[l.scale+row] = scale[b]
 		if w.format == kernel.Q4 {
-			p[l.scale/2+panel+row] = minimum[b]
+			p[l.scale+panel+row] = minimum[b]
 		}
 	}
 }
@@ -98,12 +99,9 @@ func (w *weight) blockRow(i int, dst []float32) {
 	l, row := blocksOf(w.format), i%panel
 	for b := range w.in / kernel.Block {
 		p := w.piece(i, b)
-		d, m := half(p[l.scale/2+row]), float32(0)
-		if w.format == kernel.Q4 {
-			m = half(p[l.scale/2+panel+row])
-		}
+		d, m := l.scales(p, row)
 		for s := range kernel.Block {
-			dst[b*kernel.Block+s] = l.value(octets(p), row, s, d, m)
+			dst[b*kernel.Block+s] = l.value(p, row, s, d, m)
 		}
 	}
 }
@@ -117,7 +115,7 @@ func (k *Kernels) blockOperand(w *weight) operand {
 	if w.format == kernel.Q8 {
 		o.tiles = &k.micro.q8
 	}
-	o.step = blocksOf(w.format).bytes / kernel.Block
+	o.step = 2 * blocksOf(w.format).words / kernel.Block
 	return o
 }
 
@@ -129,7 +127,7 @@ func tileBlocks(l *blocks) func(rows int) tileFunc {
 			for k := 0; k < kc; k += kernel.Block {
 				wide := l.widen(b)
 				f(kernel.Block, unsafe.Add(a, k/chunk*step), unsafe.Pointer(&wide), c, lda, step, ldb, ldc, acc)
-				b, acc = unsafe.Add(b, l.bytes), 1
+				b, acc = unsafe.Add(b, 2*l.words), 1
 			}
 		}
 	}
@@ -137,13 +135,9 @@ func tileBlocks(l *blocks) func(rows int) tileFunc {
 
 // widen returns the values of one piece, [step][row].
 func (l *blocks) widen(b unsafe.Pointer) (wide [kernel.Block * panel]float32) {
-	p := unsafe.Slice((*byte)(b), l.bytes)
-	scales := unsafe.Slice((*uint16)(unsafe.Add(b, l.scale)), (l.bytes-l.scale)/2)
+	p := unsafe.Slice((*uint16)(b), l.words)
 	for row := range panel {
-		d, m := half(scales[row]), float32(0)
-		if len(scales) > panel {
-			m = half(scales[panel+row])
-		}
+		d, m := l.scales(p, row)
 		for s := range kernel.Block {
 			wide[s*panel+row] = l.value(p, row, s, d, m)
 		}
@@ -151,8 +145,13 @@ func (l *blocks) widen(b unsafe.Pointer) (wide [kernel.Block * panel]float32) {
 	return wide
 }
 
-func octets(p []uint16) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(p))), 2*len(p))
+// scales returns a row's scale and its minimum, if the format has one.
+func (l *blocks) scales(p []uint16, row int) (d, m float32) {
+	d = half(p[l.scale+row])
+	if at := l.scale + panel + row; at < l.words {
+		m = half(p[at])
+	}
+	return d, m
 }
 
 // half widens a float16, exactly: the factor 2^112 turns the bias of the exponent from

@@ -121,8 +121,8 @@ func TestAssemblyVariantsAgree(t *testing.T) {
 // limitScales makes all scales and minimums of a weight of blocks finite.
 func limitScales(w *weight) {
 	l := blocksOf(w.format)
-	for at := 0; at < len(w.data); at += l.bytes / 2 {
-		for i := l.scale / 2; i < l.bytes/2; i++ {
+	for at := 0; at < len(w.data); at += l.words {
+		for i := l.scale; i < l.words; i++ {
 			w.data[at+i] &^= 0x4000
 		}
 	}

@@ -14,8 +14,9 @@ import (
 //	Q4: [step/8][row] 32-bit words, step%8 four bits up in each; then scale[row], min[row]
 //	Q8: [step][row] bytes; then scale[row]
 //
-// with scales and minimums as float16, all of it in 16-bit words, the low half first.
-// Rows that fill up the last panel are zero.
+// with scales and minimums as float16. 32-bit words are two of 16, the low half first.
+// Rows that fill up the last panel are zero. To store a row nothing is read, so rows
+// may be stored at the same time.
 type blocks struct {
 	words int // of a piece
 	scale int // where the scales stand in it
@@ -42,12 +43,11 @@ var q8 = blocks{
 	words: panel*kernel.Block/2 + panel, scale: panel * kernel.Block / 2,
 	set: func(p []uint16, row int, q []byte) {
 		for s, v := range q[:kernel.Block] {
-			w, up := &p[(s*panel+row)/2], row%2*8
-			*w = *w&^(255<<up) | uint16(v)<<up
+			octets(p)[s][row] = v
 		}
 	},
 	value: func(p []uint16, row, step int, d, _ float32) float32 {
-		return d * float32(int8(p[(step*panel+row)/2]>>(row%2*8)))
+		return d * float32(int8(octets(p)[step][row]))
 	},
 }
 
@@ -152,6 +152,11 @@ func (l *blocks) scales(p []uint16, row int) (d, m float32) {
 		m = half(p[at])
 	}
 	return d, m
+}
+
+// octets are the integers of a piece of Q8.
+func octets(p []uint16) *[kernel.Block][panel]byte {
+	return (*[kernel.Block][panel]byte)(unsafe.Pointer(unsafe.SliceData(p)))
 }
 
 // half widens a float16, exactly: the factor 2^112 turns the bias of the exponent from

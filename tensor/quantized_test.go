@@ -2,6 +2,7 @@ package tensor_test
 
 import (
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/opencharacter/opencharacter/tensor"
@@ -37,6 +38,38 @@ func TestQuantized(t *testing.T) {
 	// A panel holds 32 rows: half a byte or a byte a value, and scales.
 	if w4.Bytes() != 32*(16+4) || w8.Bytes() != 32*(32+2) {
 		t.Errorf("%d and %d bytes", w4.Bytes(), w8.Bytes())
+	}
+}
+
+// TestSetBlocksConcurrent: rows set at the same time do not touch each other (also run
+// with the race detector).
+func TestSetBlocksConcurrent(t *testing.T) {
+	for _, f := range []tensor.Format{tensor.Q4, tensor.Q8} {
+		const rows, cols = 40, 2 * tensor.Block
+		w, one, minimum := tensor.NewQuantized(rows, cols, f), []uint16{0x3c00, 0x3c00}, []uint16{0, 0}
+		if f == tensor.Q8 {
+			minimum = nil
+		}
+		var wg sync.WaitGroup
+		for i := range rows {
+			wg.Go(func() {
+				q := make([]byte, cols)
+				for j := range q {
+					q[j] = byte((i + j) % 16)
+				}
+				w.SetBlocks(i, q, one, minimum)
+			})
+		}
+		wg.Wait()
+		got := make([]float32, cols)
+		for i := range rows {
+			w.Row(i, got)
+			for j, v := range got {
+				if v != float32((i+j)%16) {
+					t.Fatalf("%v: value %d,%d is %v", f, i, j, v)
+				}
+			}
+		}
 	}
 }
 

@@ -169,18 +169,6 @@ func tileQ4_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Poi
 func tileQ4_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
-func tileQ4_1x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_2x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_3x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_1x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
 func tileQ8_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
@@ -215,18 +203,6 @@ func tileQ8_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Poi
 
 //go:noescape
 func tileQ8_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ8_1x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ8_2x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ8_3x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ8_1x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
 func dotAVX512(sum *[lanes]float32, a *float32, b *float32, n int)
@@ -360,14 +336,6 @@ var avx512Loops = &micro{
 			11: tileQ4_11x32AVX512,
 			12: tileQ4_12x32AVX512,
 		},
-		2: {
-			1: tileQ4_1x64AVX512,
-			2: tileQ4_2x64AVX512,
-			3: tileQ4_3x64AVX512,
-		},
-		4: {
-			1: tileQ4_1x128AVX512,
-		},
 	}},
 	q8: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
 		1: {
@@ -383,14 +351,6 @@ var avx512Loops = &micro{
 			10: tileQ8_10x32AVX512,
 			11: tileQ8_11x32AVX512,
 			12: tileQ8_12x32AVX512,
-		},
-		2: {
-			1: tileQ8_1x64AVX512,
-			2: tileQ8_2x64AVX512,
-			3: tileQ8_3x64AVX512,
-		},
-		4: {
-			1: tileQ8_1x128AVX512,
 		},
 	}},
 	dot:        dotAVX512,

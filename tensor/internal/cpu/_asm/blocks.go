@@ -26,9 +26,9 @@ func (s isa) tallestBlocks(wide int) int {
 	case wide == 1:
 		return s.maxRow
 	case s.is512() && wide == 2:
-		return 3
+		return 0
 	case s.is512() && wide == 4:
-		return 1
+		return 0
 	}
 	return 0
 }

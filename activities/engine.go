@@ -135,7 +135,9 @@ func (m *Loaded) compute(wanted ModelInfo) error {
 		return fatal(BadInput, err)
 	}
 	if m.Compute() != c {
-		m.SetCompute(c)
+		if err := m.SetCompute(c); err != nil {
+			return fatal(BadInput, err)
+		}
 	}
 	m.Info.Compute = wanted.Compute
 	return nil

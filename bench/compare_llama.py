@@ -6,8 +6,8 @@
     python bench/compare_llama.py --model ... --folder DIR --smoke       # tiny counts, to see that it runs
 
 Run with the Python that `bench/setup.sh DIR --llama` made. The bf16 and q8_0 files are made in --folder from the model's
-own weights. Ours widens every file to bf16 weights and multiplies in fp32; llama.cpp multiplies in the file's format and
-keeps keys and values in fp16. No end token stops a row; both sides sample alike. llama.cpp runs many rows with a unified
+own weights. Ours keeps what a file holds, bf16, q8_0 or q4_1 (--ours-weights bf16 rounds all of them to bf16), and multiplies
+with fp32 activations; llama.cpp rounds activations to the file's format and keeps keys and values in fp16. No end token stops a row; both sides sample alike. llama.cpp runs many rows with a unified
 and with a split cache, and the faster one counts. Ratios over 1 mean that ours is better.
 
   prefill   1 row of 512 tokens, to its first new token; tokens are those of the prompt
@@ -50,6 +50,7 @@ def jobs(o, sizes):
             flags = lambda dash: [x for k, v in n.items() for x in (dash + k, str(v))]
             theirs = s.peer("generate_llama.py") + ["--model", path, *flags("--")]
             sides = {"ours": [ours, "-model", path, "-work", "generate", *flags("-"),
+                              "-weights", (o.ours_weights or "quantized") if kind != "bf16" else "bf16",
                               *(["-compute", o.ours_compute] if o.ours_compute else [])]}
             for cache in ["unified", "split"] if n["rows"] > 1 else ["unified"]:
                 sides[cache] = [*theirs, "--cache", cache]
@@ -64,6 +65,7 @@ def main():
     a.add_argument("--work", default=",".join(WORK))
     a.add_argument("--temperature", type=float, default=0.7, help="0 takes the most probable token; else top-p 0.95")
     a.add_argument("--ours-compute", choices=["exact", "bf16"], help="how ours multiplies; default: the engine's own")
+    a.add_argument("--ours-weights", choices=["bf16", "quantized"], help="how ours keeps the weights of q8_0 and q4_1 files; default: quantized")
     a.add_argument("--smoke", action="store_true", help="tiny counts: the figures mean nothing")
     o = a.parse_args()
     s.check(o)
@@ -99,7 +101,7 @@ def main():
     columns = [("work", ""), ("ours tokens/s", ".1f"), ("llama.cpp", ".1f"), ("ratio", ".2f"), ("of CPU s", ".2f"), ("decode: ours", ".1f"),
                ("llama.cpp", ".1f"), ("ratio", ".2f"), ("peak MB: ours", ".0f"), ("llama.cpp", ".0f"), ("cache", "")]
     s.table(f"medians of {o.times}, new tokens a second (prefill: prompt tokens), temperature {o.temperature}", columns, rows)
-    s.finish(o, {**m, "ours_compute": o.ours_compute}, out)
+    s.finish(o, {**m, "ours_compute": o.ours_compute, "ours_weights": o.ours_weights or "quantized"}, out)
 
 
 if __name__ == "__main__":

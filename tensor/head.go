@@ -20,10 +20,11 @@ func HeadLogProb(logprob, lse []float32, x *Tensor, w *Weight, targets []int32) 
 //
 // so that the gradient of any loss is that row times dLoss/dlogprob[i]. grad and
 // x are [M, In]. Knowing no loss, it needs two products over the vocabulary where
-// a backward pass afterwards would need three.
+// a backward pass afterwards would need three. w must not be quantised.
 func HeadLogProbGrad(logprob []float32, grad, x *Tensor, w *Weight, targets []int32) {
 	check(same(grad, x), "HeadLogProbGrad", grad, x)
 	checkHead("HeadLogProbGrad", x, w, targets, len(logprob), len(logprob))
+	w.only("HeadLogProbGrad")
 	w.compute.kernels().HeadLogProbGrad(logprob, grad.matrix(), x.matrix(), w.packed, targets)
 }
 

@@ -24,11 +24,12 @@ func Linear(dst, x *Tensor, w *Weight, accumulate bool, more ...Term) {
 
 // LinearBackward sets dx[M,In] (+)= dy[M,Out] . W, the gradient of Linear for
 // its input, and adds A . B, B [R,In], for each of more. The first call on a weight makes a
-// transposed packed copy, which doubles the weight's memory.
+// transposed packed copy, which doubles the weight's memory. W must not be quantised.
 func LinearBackward(dx, dy *Tensor, w *Weight, accumulate bool, more ...Term) {
 	if dx.Rows != dy.Rows || dy.Cols != w.Out || dx.Cols != w.In {
 		panic(fmt.Sprintf("tensor.LinearBackward: dx (%d,%d) dy (%d,%d) W (%d,%d)", dx.Rows, dx.Cols, dy.Rows, dy.Cols, w.Out, w.In))
 	}
+	w.only("LinearBackward")
 	for _, t := range more {
 		check(t.A.Rows == dx.Rows && t.B.Cols == dx.Cols && t.A.Cols == t.B.Rows, "LinearBackward", dx, t.A, t.B)
 	}

@@ -6,9 +6,9 @@ import (
 	"github.com/opencharacter/opencharacter/tensor/internal/kernel"
 )
 
-// Weight is a frozen matrix W [Out, In] in bfloat16, packed in the order the
-// kernels read it. Products with it widen to float32 exactly, unless SetCompute
-// asks for another mode.
+// Weight is a frozen matrix W [Out, In], packed in the order the kernels read it:
+// in bfloat16 (NewWeight) or in quantised blocks (NewQuantized, quantized.go).
+// Products with it widen to float32 exactly, unless SetCompute asks for another mode.
 type Weight struct {
 	Out, In int
 	packed  kernel.Weight
@@ -28,10 +28,11 @@ func NewWeight(out, in int) *Weight {
 // weight's first use.
 func (w *Weight) SetRow(i int, src []float32) {
 	w.checkRow("SetRow", i, len(src))
+	w.only("SetRow")
 	w.packed.SetRow(i, src)
 }
 
-// Row unpacks row i into dst, In values.
+// Row unpacks row i into dst, In values, exactly.
 func (w *Weight) Row(i int, dst []float32) {
 	w.checkRow("Row", i, len(dst))
 	w.packed.Row(i, dst)
@@ -39,8 +40,12 @@ func (w *Weight) Row(i int, dst []float32) {
 
 // SetCompute sets the mode of all products with w, Exact at first: Linear,
 // LinearBackward and the head. It copies nothing. No product may run meanwhile.
+// A quantised weight has mode Exact only; another one panics.
 func (w *Weight) SetCompute(c Compute) {
 	c.kernels() // a mode that does not exist fails here
+	if c != Exact {
+		w.only("SetCompute(" + c.String() + ")")
+	}
 	w.compute = c
 }
 

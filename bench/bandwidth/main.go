@@ -38,8 +38,13 @@ func main() {
 	megabytes := flag.Int("mb", 512, "memory to read; far more than the caches hold")
 	tokens := flag.Int("tokens", 16, "tokens of a turn of decoding")
 	compute := flag.String("compute", "exact", "arithmetic of the decoding's products: exact or bf16")
+	weights := flag.String("weights", "bf16", "how the model keeps its weights: bf16, or quantized as in the file")
 	flag.Parse()
-	if err := run(*model, *compute, *threads, *turns, *megabytes, *tokens); err != nil {
+	if *weights != "bf16" && *weights != "quantized" {
+		fmt.Fprintf(os.Stderr, "bandwidth: -weights %q is not known; give bf16 or quantized\n", *weights)
+		os.Exit(2)
+	}
+	if err := run(*model, *compute, *weights == "quantized", *threads, *turns, *megabytes, *tokens); err != nil {
 		fmt.Fprintln(os.Stderr, "bandwidth:", err)
 		os.Exit(1)
 	}
@@ -61,7 +66,7 @@ type result struct {
 	Share float64 `json:"share"` // of the fastest loop
 }
 
-func run(model, compute string, threads, turns, megabytes, tokens int) error {
+func run(model, compute string, quantized bool, threads, turns, megabytes, tokens int) error {
 	if threads < 1 || turns < 1 || megabytes < 1 || tokens < 1 {
 		return errors.New("-threads, -turns, -mb and -tokens must be at least 1")
 	}
@@ -77,7 +82,7 @@ func run(model, compute string, threads, turns, megabytes, tokens int) error {
 	probes := loops(memory, threads)
 	probes = append(probes, headProbe())
 	if model != "" {
-		p, err := decodeProbe(model, mode, tokens)
+		p, err := decodeProbe(model, mode, quantized, tokens)
 		if err != nil {
 			return err
 		}
@@ -193,16 +198,22 @@ func headProbe() *probe {
 const decoding = "decoding of one row"
 
 // decodeProbe decodes tokens of one row, each after a short beginning.
-func decodeProbe(path string, mode tensor.Compute, tokens int) (*probe, error) {
+func decodeProbe(path string, mode tensor.Compute, quantized bool, tokens int) (*probe, error) {
 	f, err := gguf.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	m, err := transformer.LoadGGUF(f)
+	load := transformer.LoadGGUF
+	if quantized {
+		load = transformer.LoadGGUFQuantized
+	}
+	m, err := load(f)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	m.SetCompute(mode)
+	if err := m.SetCompute(mode); err != nil {
+		return nil, err
+	}
 	ws, logits := transformer.NewWorkspace(), tensor.New(1, m.Vocab)
 	r := rand.New(rand.NewPCG(1, 1))
 	cache := m.NewCache()

@@ -76,7 +76,9 @@ func run(path, compute string, repeat, threads int, only, profile string) error 
 	if err := f.Close(); err != nil {
 		return err
 	}
-	m.SetCompute(mode)
+	if err := m.SetCompute(mode); err != nil {
+		return err
+	}
 	r := result{Variant: tensor.VariantOf(mode), Threads: threads, Repeat: repeat, LoadSecond: time.Since(start).Seconds(), TokensPerS: map[string]float64{}, PeakRSSMB: map[string]float64{}}
 	if threads == 0 {
 		r.Threads = runtime.GOMAXPROCS(0)

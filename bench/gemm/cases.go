@@ -56,7 +56,62 @@ func cases() (all []bench) {
 			bench{name: fmt.Sprintf("head logprob %d", m), flops: f, run: func() { tensor.HeadLogProb(lp, lse, x, head, targets) }},
 			bench{name: fmt.Sprintf("head logprob and gradient %d", m), flops: 2 * f, run: func() { tensor.HeadLogProbGrad(lp, dx, x, head, targets) }})
 	}
-	return append(append(all, attentions()...), rows()...)
+	return append(append(append(all, formats()...), attentions()...), rows()...)
+}
+
+// formats are products with weights of every format: one shape that stays in the cache of
+// the machine, and for one row many matrices in turn, which do not.
+func formats() (all []bench) {
+	const in, out, copies = 576, 1536, 256
+	for _, f := range []tensor.Format{tensor.StoredBF16, tensor.Q4, tensor.Q8} {
+		w := stored(f, out, in)
+		for _, m := range []int{1, 8, 64, 512} {
+			x, y := random(m, in), tensor.New(m, out)
+			b := bench{name: fmt.Sprintf("%v %dx%d->%d", f, m, in, out), flops: 2 * float64(m*in*out), exact: true,
+				run: func() { tensor.Linear(y, x, w, false) }}
+			if m == 1 {
+				b.bytes = w.Bytes()
+			}
+			all = append(all, b)
+		}
+		var many []*tensor.Weight // made when the line is measured
+		x, y := random(1, in), tensor.New(1, out)
+		all = append(all, bench{name: fmt.Sprintf("%v 1x%d->%d, %d matrices", f, in, out, copies), flops: 2 * copies * in * out, bytes: copies * w.Bytes(), exact: true,
+			run: func() {
+				for len(many) < copies {
+					many = append(many, stored(f, out, in))
+				}
+				for _, w := range many {
+					tensor.Linear(y, x, w, false)
+				}
+			}})
+	}
+	return all
+}
+
+// stored is a random weight of format f in mode exact.
+func stored(f tensor.Format, out, in int) *tensor.Weight {
+	if f == tensor.StoredBF16 {
+		w := weight(out, in)
+		w.SetCompute(tensor.Exact)
+		return w
+	}
+	w, q, scale, minimum := tensor.NewQuantized(out, in, f), make([]byte, in), make([]uint16, in/tensor.Block), make([]uint16, in/tensor.Block)
+	for b := range scale { // 0.004 to 0.03, and about -8 times that
+		scale[b], minimum[b] = uint16(7<<10+rng.IntN(3<<10)), uint16(0x8000+10<<10+rng.IntN(3<<10))
+	}
+	if f == tensor.Q8 {
+		minimum = nil
+	}
+	for i := range out {
+		for j := range q {
+			if q[j] = byte(rng.Uint32()); f == tensor.Q4 {
+				q[j] &= 15
+			}
+		}
+		w.SetBlocks(i, q, scale, minimum)
+	}
+	return w
 }
 
 func attentions() (all []bench) {

@@ -8,6 +8,9 @@
 //
 //	go run ./bench/gemm [-turns 15] [-only linear] [-threads 0] [-compute bf16]
 //
+// Lines "bf16", "q4" and "q8" compare the formats of weights, always in mode exact;
+// for one row they tell how many bytes of weights are read in a second.
+//
 // With -compute bf16 products run in that mode, and their peak is that of its
 // own instructions. Attention and all else stay as they are.
 //
@@ -97,7 +100,8 @@ type result struct {
 	Rate  float64 `json:"gflops,omitempty"` // 1e9 operations a second
 	Elems float64 `json:"gelems,omitempty"` // 1e9 elements a second
 	Peak  float64 `json:"peak_gflops"`
-	Share float64 `json:"share,omitempty"` // of the peak
+	Share float64 `json:"share,omitempty"`  // of the peak
+	Bytes float64 `json:"gbytes,omitempty"` // 1e9 bytes of weights a second
 }
 
 var now = func() time.Duration { return time.Since(start) }
@@ -121,6 +125,7 @@ type bench struct {
 	m, k, n int
 	flops   float64
 	elems   float64
+	bytes   int64 // of weights that run reads once
 	run     func()
 	exact   bool // in every mode
 }
@@ -160,7 +165,12 @@ func (b bench) measure(turns int) result {
 		return r
 	}
 	r.Rate, r.Share = at(rate, .5), at(share, .5)
-	fmt.Printf("%-34s %10.1f %9.1f %9.1f %6.1f%%   %.1f-%.1f\n", b.name, r.Micro, r.Rate, r.Peak,
-		100*r.Share, 100*at(share, .1), 100*at(share, .9))
+	more := ""
+	if b.bytes > 0 {
+		r.Bytes = float64(b.bytes) / r.Micro / 1e3
+		more = fmt.Sprintf("   %.1f GB/s", r.Bytes)
+	}
+	fmt.Printf("%-34s %10.1f %9.1f %9.1f %6.1f%%   %.1f-%.1f%s\n", b.name, r.Micro, r.Rate, r.Peak,
+		100*r.Share, 100*at(share, .1), 100*at(share, .9), more)
 	return r
 }

@@ -4,7 +4,7 @@
 // common tensor types, and widens a row of weights to float32 exactly as ggml defines it. It does not
 // know what a key or a tensor means: names, permutations and tokenizers belong to its callers.
 //
-// Start at [Open], then [File.ReadRow]. A file is never trusted: every size, count and offset is
+// Start at [Open], then [File.ReadRow], or [File.ReadBlocks] for the stored integers. A file is never trusted: every size, count and offset is
 // checked against the size of the file before anything is allocated for it.
 package gguf
 
@@ -106,14 +106,22 @@ func (f *File) Close() error {
 // tensor's innermost dimension. A vector is row 0; a tensor of more than two dimensions counts its rows
 // in storage order. Calls may run concurrently.
 func (f *File) ReadRow(name string, row int, dst []float32) error {
+	return f.readRow(name, row, len(dst), func(s span, raw []byte) error {
+		s.format.widen(dst, raw)
+		return nil
+	})
+}
+
+// readRow calls use with the stored bytes of a row, which are good during the call.
+func (f *File) readRow(name string, row, cols int, use func(s span, raw []byte) error) error {
 	s, ok := f.spans[name]
 	switch {
 	case !ok:
 		return fmt.Errorf("gguf: the file has no tensor %q; is this the right architecture?", name)
 	case row < 0 || row >= s.rows:
 		return fmt.Errorf("gguf: tensor %q: row %d of %d", name, row, s.rows)
-	case len(dst) != s.cols:
-		return fmt.Errorf("gguf: tensor %q: rows have %d weights, the caller wants %d", name, s.cols, len(dst))
+	case cols != s.cols:
+		return fmt.Errorf("gguf: tensor %q: rows have %d weights, the caller wants %d", name, s.cols, cols)
 	}
 	w, _ := f.pool.Get().(*window)
 	if w == nil {
@@ -121,13 +129,15 @@ func (f *File) ReadRow(name string, row int, dst []float32) error {
 	}
 	defer f.pool.Put(w)
 	raw, err := w.row(f.src, s, row)
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the file became shorter while it was open; download it again")
+	}
+	if err == nil {
+		err = use(s, raw)
+	}
 	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = errors.New("the file became shorter while it was open; download it again")
-		}
 		return fmt.Errorf("gguf: tensor %q: row %d: %w", name, row, err)
 	}
-	s.format.widen(dst, raw)
 	return nil
 }
 

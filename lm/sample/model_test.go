@@ -16,7 +16,7 @@ import (
 )
 
 // realModel loads the chat model named by CHARACTER_TESTMODEL.
-func realModel(t testing.TB) (*transformer.Model, *tokenizer.Tokenizer, *chat.Format) {
+func realModel(t testing.TB, load func(*gguf.File) (*transformer.Model, error)) (*transformer.Model, *tokenizer.Tokenizer, *chat.Format) {
 	t.Helper()
 	path := os.Getenv("CHARACTER_TESTMODEL")
 	if path == "" {
@@ -30,7 +30,7 @@ func realModel(t testing.TB) (*transformer.Model, *tokenizer.Tokenizer, *chat.Fo
 		t.Fatal(err)
 	}
 	defer file.Close()
-	m, err := transformer.LoadGGUF(file)
+	m, err := load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,12 @@ func realModel(t testing.TB) (*transformer.Model, *tokenizer.Tokenizer, *chat.Fo
 // TestRealModel: text goes in, a sensible answer comes out, and the training
 // path gives it the same log-probs.
 func TestRealModel(t *testing.T) {
-	m, tok, format := realModel(t)
+	t.Run("bf16", func(t *testing.T) { ask(t, transformer.LoadGGUF) })
+	t.Run("quantized", func(t *testing.T) { ask(t, transformer.LoadGGUFQuantized) })
+}
+
+func ask(t *testing.T, load func(*gguf.File) (*transformer.Model, error)) {
+	m, tok, format := realModel(t, load)
 	questions := []string{"What is the capital of France? Answer in one sentence.", "What is the capital of Italy? Answer in one sentence."}
 	want := []string{"Paris", "Rome"}
 	reqs := make([]sample.Request, len(questions))
@@ -78,7 +83,7 @@ func TestRealModel(t *testing.T) {
 }
 
 func BenchmarkRealModel(b *testing.B) {
-	m, tok, format := realModel(b)
+	m, tok, format := realModel(b, transformer.LoadGGUF)
 	reqs := make([]sample.Request, 32)
 	for i := range reqs {
 		prompt, err := format.Prompt([]chat.Message{{Role: "system", Content: strings.Repeat("You are an old sea captain who speaks of ships. ", 20)},

@@ -24,6 +24,24 @@ func tiny(t testing.TB, context int) (*transformer.Model, []*transformer.Adapter
 	if err != nil {
 		t.Fatal(err)
 	}
+	return m, stackFor(m)
+}
+
+// tinyQuantized is tiny with rows of whole blocks and quantised matrices.
+func tinyQuantized(t testing.TB, context int) (*transformer.Model, []*transformer.Adapter) {
+	t.Helper()
+	m, err := transformer.NewRandomQuantized(transformer.Config{
+		Architecture: "llama", Layers: 2, Width: 32, Heads: 4, KVHeads: 2, HeadDim: 8, FFN: 64, Vocab: 67,
+		Context: context, RopeBase: 10000, NormEps: 1e-5, Tied: true,
+	}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, stackFor(m)
+}
+
+// stackFor is an adapter whose B is not zero.
+func stackFor(m *transformer.Model) []*transformer.Adapter {
 	a := transformer.NewAdapter(m.Config, 3, 6, 5)
 	r := rand.New(rand.NewPCG(3, 4))
 	for i, x := range a.Matrices() {
@@ -33,7 +51,7 @@ func tiny(t testing.TB, context int) (*transformer.Model, []*transformer.Adapter
 			}
 		}
 	}
-	return m, []*transformer.Adapter{a}
+	return []*transformer.Adapter{a}
 }
 
 // decode writes token n as the letter of n, so that texts can be seen.
@@ -111,20 +129,28 @@ func sameResult(a, b sample.Result) bool {
 		math.Float32bits(a.EndLogProb) == math.Float32bits(b.EndLogProb)
 }
 
-// eachMode runs a test in both compute modes.
-func eachMode(t *testing.T, f func(t *testing.T, c tensor.Compute)) {
+// eachMode runs a test on the tiny model in both compute modes and on the quantised one.
+func eachMode(t *testing.T, f func(t *testing.T, m *transformer.Model, stack []*transformer.Adapter)) {
 	for _, c := range []tensor.Compute{tensor.Exact, tensor.BF16} {
-		t.Run(c.String(), func(t *testing.T) { f(t, c) })
+		t.Run(c.String(), func(t *testing.T) {
+			m, stack := tiny(t, 160)
+			if err := m.SetCompute(c); err != nil {
+				t.Fatal(err)
+			}
+			f(t, m, stack)
+		})
 	}
+	t.Run("quantized", func(t *testing.T) {
+		m, stack := tinyQuantized(t, 160)
+		f(t, m, stack)
+	})
 }
 
 // TestRowLaw: answers do not depend on order, neighbours, MaxRows, pieces of
 // prompts, or on what the prompts share.
 func TestRowLaw(t *testing.T) { eachMode(t, rowLaw) }
 
-func rowLaw(t *testing.T, c tensor.Compute) {
-	m, stack := tiny(t, 160)
-	m.SetCompute(c)
+func rowLaw(t *testing.T, m *transformer.Model, stack []*transformer.Adapter) {
 	reqs := requests(15, 37)
 	want := make([]sample.Result, len(reqs))
 	for i := range reqs { // each alone
@@ -175,9 +201,7 @@ func rowLaw(t *testing.T, c tensor.Compute) {
 // TestLogProbs: the log-probs of an answer are those of the training path.
 func TestLogProbs(t *testing.T) { eachMode(t, logProbs) }
 
-func logProbs(t *testing.T, c tensor.Compute) {
-	m, stack := tiny(t, 160)
-	m.SetCompute(c)
+func logProbs(t *testing.T, m *transformer.Model, stack []*transformer.Adapter) {
 	reqs := requests(14, 20)
 	for i, r := range generate(t, m, stack, reqs, sample.Options{}) {
 		prompt := reqs[i].Prompt

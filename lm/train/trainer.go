@@ -57,6 +57,9 @@ func New(m *transformer.Model, frozen []*transformer.Adapter, adapter *transform
 	if err != nil {
 		return nil, err
 	}
+	if m.Quantized() {
+		return nil, errors.New("train: the model's weights are quantized; load the model without quantized weights to train")
+	}
 	stack := append(append([]*transformer.Adapter(nil), frozen...), adapter)
 	if err := m.CheckStack(stack); err != nil {
 		return nil, fmt.Errorf("train: %w", err)

@@ -274,6 +274,16 @@ func TestNewErrors(t *testing.T) {
 			t.Errorf("%s: error %v, want one with %q", name, err, c.want)
 		}
 	}
+	quantized, err := transformer.NewRandomQuantized(transformer.Config{
+		Architecture: "llama", Layers: 1, Width: 32, Heads: 4, KVHeads: 4, HeadDim: 8, FFN: 32, Vocab: 9,
+		Context: 8, RopeBase: 10000, NormEps: 1e-5, Tied: true,
+	}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := train.New(quantized, nil, transformer.NewAdapter(quantized.Config, 2, 2, 1), train.Options{Loss: "sft", LR: 1e-3}); err == nil || !strings.Contains(err.Error(), "without quantized weights") {
+		t.Errorf("quantized weights: error %v", err)
+	}
 }
 
 // A hostile checkpoint never panics, and one that is refused leaves the trainer alone.

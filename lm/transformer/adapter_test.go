@@ -154,7 +154,7 @@ func TestReadPEFTErrors(t *testing.T) {
 // chain over both ranks is the two chains in turn. With other scales and weights it
 // agrees within rounding. In mode bf16, where chains go by pairs, that needs even ranks.
 func TestConcat(t *testing.T) {
-	eachTiny(t, func(t *testing.T, m *transformer.Model) {
+	eachForward(t, func(t *testing.T, m *transformer.Model) {
 		rows := randomRows(m.Vocab, 11, 30, 12)
 		r1, r2, near := 3, 5, 2e-4
 		if m.Compute() == tensor.BF16 {

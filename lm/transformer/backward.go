@@ -18,6 +18,9 @@ func (m *Model) Grad(ws *Workspace, rows Rows, positions []int32, stack []*Adapt
 	if len(stack) == 0 {
 		return errors.New("transformer: grad: the stack is empty; there is no adapter to train")
 	}
+	if m.Quantized() {
+		return errors.New("transformer: grad: the model's weights are quantized; load the model without quantized weights to train")
+	}
 	if err := m.CheckStack(stack); err != nil {
 		return err
 	}

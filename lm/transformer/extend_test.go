@@ -41,7 +41,7 @@ func next(logits []float32, token int32) float32 {
 // Prefilled in pieces and decoded token by token beside other sequences, a row has
 // the log-probs of the packed forward pass bit for bit.
 func TestExtendEqualsPacked(t *testing.T) {
-	eachTiny(t, func(t *testing.T, m *transformer.Model) {
+	eachForward(t, func(t *testing.T, m *transformer.Model) {
 		d := newDecoder(t, m)
 		rows := randomRows(m.Vocab, 6, 100, 37, 3, 64)
 		cuts := [][]int{{40, 41, 42, 70, 71, 99}, {1, 2, 3, 4, 32, 33, 34, 36}, {1, 2}, {31, 32, 33, 63}}
@@ -78,7 +78,7 @@ func TestExtendEqualsPacked(t *testing.T) {
 // Forks of a prefix, full pages shared and the partial page copied on write, go their
 // own ways without touching each other.
 func TestFork(t *testing.T) {
-	eachTiny(t, func(t *testing.T, m *transformer.Model) {
+	eachForward(t, func(t *testing.T, m *transformer.Model) {
 		for _, n := range []int{5, tensor.PageSize, tensor.PageSize + 9, 2 * tensor.PageSize} {
 			d := newDecoder(t, m)
 			prefix := randomRows(m.Vocab, 7, n)[0]

@@ -11,7 +11,7 @@ import (
 // A row's log-probs do not depend on its neighbours, their order, the workspace's
 // history or the number of threads.
 func TestRowLawForward(t *testing.T) {
-	eachTiny(t, func(t *testing.T, m *transformer.Model) {
+	eachForward(t, func(t *testing.T, m *transformer.Model) {
 		stack := []*transformer.Adapter{randomAdapter(m.Config, 3, 6, 1), randomAdapter(m.Config, 5, 5, 2)}
 		rows := randomRows(m.Vocab, 1, 2, 33, 7, 70, 128, 1+1, 19)
 		var alone [][]float32
@@ -42,7 +42,7 @@ func TestRowLawForward(t *testing.T) {
 
 // Scoring fewer positions of a row does not change the others.
 func TestRowLawPositions(t *testing.T) {
-	eachTiny(t, func(t *testing.T, m *transformer.Model) {
+	eachForward(t, func(t *testing.T, m *transformer.Model) {
 		rows := randomRows(m.Vocab, 2, 40)
 		all := logProbs(t, m, nil, rows...)
 		p, positions, _ := pack(rows...)
@@ -99,7 +99,7 @@ func TestRowLawGradients(t *testing.T) {
 
 // A fresh adapter has B = 0 and changes no bit.
 func TestFreshAdapterChangesNothing(t *testing.T) {
-	eachTiny(t, func(t *testing.T, m *transformer.Model) {
+	eachForward(t, func(t *testing.T, m *transformer.Model) {
 		rows := randomRows(m.Vocab, 4, 50, 21)
 		frozen := randomAdapter(m.Config, 3, 6, 1)
 		without := logProbs(t, m, []*transformer.Adapter{frozen}, rows...)

@@ -19,6 +19,12 @@ type source interface {
 	readRow(name string, row int, dst []float32) error
 }
 
+// blockSource is a source whose matrices may be stored as tensor.Q4 or tensor.Q8 has them.
+type blockSource interface {
+	format(name string) tensor.Format
+	readBlocks(name string, row int, q []byte, scale, minimum []uint16) error
+}
+
 // loader fills a model from a source. It first claims every tensor the config calls
 // for, checking shapes, and reads rows only when all is known to fit.
 type loader struct {
@@ -27,9 +33,11 @@ type loader struct {
 	name func(string) string // Hugging Face name to the source's name
 	plus float32             // added to norm weights: Gemma's safetensors hold them less 1
 	skip []string            // prefixes of tensors that are no part of the text model
-	used map[string]bool
-	jobs []job
-	errs []error
+	// blocks reads matrices that shall stay quantised; nil rounds all to bf16.
+	blocks blockSource
+	used   map[string]bool
+	jobs   []job
+	errs   []error
 }
 
 // job is a block of rows of one matrix to read.
@@ -132,11 +140,20 @@ func (l *loader) matrix(hf string, out, in int, permute func(int) int) *tensor.W
 	if !ok {
 		return nil
 	}
-	w := tensor.NewWeight(out, in)
+	w := l.newWeight(name, out, in)
 	for from := 0; from < out; from += rowsPerJob {
 		l.jobs = append(l.jobs, job{name: name, w: w, from: from, to: min(from+rowsPerJob, out), permute: permute})
 	}
 	return w
+}
+
+func (l *loader) newWeight(name string, out, in int) *tensor.Weight {
+	if l.blocks != nil {
+		if f := l.blocks.format(name); f != tensor.StoredBF16 {
+			return tensor.NewQuantized(out, in, f)
+		}
+	}
+	return tensor.NewWeight(out, in)
 }
 
 func (l *loader) vector(hf string, n int) []float32 {
@@ -190,24 +207,54 @@ func (l *loader) read() error {
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, j := range l.jobs {
 		g.Go(func() error {
-			row := make([]float32, j.w.In)
+			set := l.rounded(j)
+			if j.w.Format() != tensor.StoredBF16 {
+				set = l.quantized(j)
+			}
 			for r := j.from; r < j.to; r++ {
 				at := r
 				if j.permute != nil {
 					at = j.permute(r)
 				}
-				if err := l.src.readRow(j.name, at, row); err != nil {
+				if err := set(r, at); err != nil {
 					return err
 				}
-				if !finiteBF16(row) {
-					return fmt.Errorf("%s: tensor %q, row %d holds a value that is not finite in bf16; re-download the model", l.from, j.name, at)
-				}
-				j.w.SetRow(r, row)
 			}
 			return nil
 		})
 	}
 	return g.Wait()
+}
+
+// rounded returns what sets row r of a job's matrix to row at of the source, rounded.
+func (l *loader) rounded(j job) func(r, at int) error {
+	row := make([]float32, j.w.In)
+	return func(r, at int) error {
+		if err := l.src.readRow(j.name, at, row); err != nil {
+			return err
+		}
+		if !finiteBF16(row) {
+			return fmt.Errorf("%s: tensor %q, row %d holds a value that is not finite in bf16; re-download the model", l.from, j.name, at)
+		}
+		j.w.SetRow(r, row)
+		return nil
+	}
+}
+
+// quantized is rounded for a matrix that stays as it is; the source checks its numbers.
+func (l *loader) quantized(j job) func(r, at int) error {
+	n := j.w.In / tensor.Block
+	q, scale, minimum := make([]byte, j.w.In), make([]uint16, n), make([]uint16, n)
+	if j.w.Format() == tensor.Q8 {
+		minimum = nil
+	}
+	return func(r, at int) error {
+		if err := l.blocks.readBlocks(j.name, at, q, scale, minimum); err != nil {
+			return err
+		}
+		j.w.SetBlocks(r, q, scale, minimum)
+		return nil
+	}
 }
 
 // finiteBF16 reports whether every value stays finite when rounded to bf16, which turns

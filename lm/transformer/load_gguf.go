@@ -11,12 +11,14 @@ import (
 // LoadGGUF builds a model from an open GGUF file of architecture llama, qwen3 or gemma3;
 // the file may be closed afterwards. Quantised matrices are widened and rounded to
 // bf16. The row order that GGUF uses for llama queries and keys is undone.
-func LoadGGUF(f *gguf.File) (*Model, error) {
+func LoadGGUF(f *gguf.File) (*Model, error) { return loadGGUF(f, nil) }
+
+func loadGGUF(f *gguf.File, blocks blockSource) (*Model, error) {
 	cfg, err := ggufConfig(f)
 	if err != nil {
 		return nil, fmt.Errorf("gguf: %w", err)
 	}
-	l := &loader{src: ggufSource{f}, from: "gguf", name: ggufNames(cfg)}
+	l := &loader{src: ggufSource{f}, from: "gguf", name: ggufNames(cfg), blocks: blocks}
 	var permute func(int) int
 	if cfg.Architecture == archLlama {
 		permute = interleaved(cfg.HeadDim)

@@ -153,6 +153,12 @@ var gemmaNames = strings.NewReplacer("post_attention_layernorm", "post_attention
 // writeGGUF writes an F32 GGUF v3 file as llama.cpp's converter does, with the
 // rows of llama's q and k interleaved, and Gemma's norms increased by 1.
 func writeGGUF(t *testing.T, c transformer.Config, w weights, extra map[string]any) string {
+	return writeGGUFAs(t, c, w, extra, func(_ string, data []float32) (uint32, []byte) { return 0, safetensors.F32Bytes(data) })
+}
+
+// writeGGUFAs is writeGGUF with tensors encoded by their Hugging Face names; encode returns
+// the number of the type too.
+func writeGGUFAs(t *testing.T, c transformer.Config, w weights, extra map[string]any, encode func(name string, data []float32) (uint32, []byte)) string {
 	t.Helper()
 	le := binary.LittleEndian
 	text := func(b []byte, s string) []byte { return append(le.AppendUint64(b, uint64(len(s))), s...) }
@@ -189,7 +195,7 @@ func writeGGUF(t *testing.T, c transformer.Config, w weights, extra map[string]a
 	}
 	var body []byte
 	for name, m := range w {
-		data := m.data
+		data, hf := m.data, name
 		if c.Architecture == "llama" && (strings.Contains(name, "q_proj") || strings.Contains(name, "k_proj")) {
 			data = interleave(data, c.HeadDim, m.shape[1])
 		}
@@ -205,8 +211,9 @@ func writeGGUF(t *testing.T, c transformer.Config, w weights, extra map[string]a
 		for i := len(m.shape) - 1; i >= 0; i-- {
 			head = le.AppendUint64(head, uint64(m.shape[i]))
 		}
-		head = le.AppendUint64(le.AppendUint32(head, 0), uint64(len(body)))
-		body = append(body, safetensors.F32Bytes(data)...)
+		kind, raw := encode(hf, data)
+		head = le.AppendUint64(le.AppendUint32(head, kind), uint64(len(body)))
+		body = append(body, raw...)
 		body = append(body, make([]byte, -len(body)&31)...)
 	}
 	head = append(head, make([]byte, -len(head)&31)...)

@@ -90,7 +90,7 @@ func (c Config) norms(l *layer) []norm {
 }
 
 // Model is a loaded model: its dimensions and frozen weights, matrices in bf16
-// and norm vectors in float32. It is never written after loading, so any number
+// or quantised and norm vectors in float32. It is never written after loading, so any number
 // of goroutines may use it, each with its own Workspace.
 type Model struct {
 	Config
@@ -174,19 +174,28 @@ func (m *Model) tensors() []named {
 	return list
 }
 
+// matrices lists those among tensors.
+func (m *Model) matrices() (list []*tensor.Weight) {
+	for _, t := range m.tensors() {
+		if t.matrix != nil {
+			list = append(list, t.matrix)
+		}
+	}
+	return list
+}
+
 // Bytes is the memory of the weight matrices as packed for the forward pass.
 func (m *Model) Bytes() int64 {
 	var sum int64
-	for _, t := range m.tensors() {
-		if t.matrix != nil {
-			sum += t.matrix.Bytes()
-		}
+	for _, w := range m.matrices() {
+		sum += w.Bytes()
 	}
 	return sum
 }
 
 // Hash identifies the model by content: the SHA-256, in hex, of its dimensions and
-// of all weights as used (matrices in bf16, norms in float32). It does not depend
+// of all weights as used (matrices in bf16 or, where they are quantised, and norms in
+// float32). It does not depend
 // on the file format the weights came from, unless llama3 rope scaling stands in it as
 // parameters (config.json) or as divisors (GGUF). It is computed once.
 func (m *Model) Hash() string {
@@ -217,9 +226,16 @@ func (m *Model) Hash() string {
 // sum hashes the values of one tensor.
 func (t named) sum() (out [sha256.Size]byte) {
 	h := sha256.New()
-	if t.matrix == nil {
+	switch {
+	case t.matrix == nil:
 		hashFloats(h, t.vector)
-	} else {
+	case t.matrix.Format() != tensor.StoredBF16:
+		row := make([]float32, t.matrix.In)
+		for r := range t.matrix.Out {
+			t.matrix.Row(r, row)
+			hashFloats(h, row)
+		}
+	default:
 		row, bits := make([]float32, t.matrix.In), make([]byte, 2*t.matrix.In)
 		for r := range t.matrix.Out {
 			t.matrix.Row(r, row)

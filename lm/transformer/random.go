@@ -1,6 +1,7 @@
 package transformer
 
 import (
+	"fmt"
 	"hash/fnv"
 	"math"
 
@@ -84,4 +85,61 @@ func randomNorm(n int, seed uint64, name string) []float32 {
 		v[j] = float32(1 + 0.25*s.uniform(j))
 	}
 	return v
+}
+
+// NewRandomQuantized is NewRandom with quantised matrices: the embedding and the head in
+// tensor.Q8, the others in tensor.Q4. All rows must be multiples of tensor.Block long.
+// Scales are powers of two and minimums -8 times the scale, so every weight is a bf16
+// number too.
+func NewRandomQuantized(cfg Config, seed uint64) (*Model, error) {
+	m, err := NewRandom(cfg, seed)
+	if err != nil {
+		return nil, err
+	}
+	for p := range projCount {
+		if _, in := cfg.dims(p); in%tensor.Block != 0 {
+			return nil, fmt.Errorf("transformer: quantized weights come in blocks of %d, but %s has rows of %d", tensor.Block, projNames[p], in)
+		}
+	}
+	head := m.head == m.embed
+	m.embed = quantize(m.embed, tensor.Q8)
+	if m.head = quantize(m.head, tensor.Q8); head {
+		m.head = m.embed
+	}
+	for i := range m.layers {
+		for p, w := range m.layers[i].proj {
+			m.layers[i].proj[p] = quantize(w, tensor.Q4)
+		}
+	}
+	return m, nil
+}
+
+// quantize rounds w to blocks.
+func quantize(w *tensor.Weight, f tensor.Format) *tensor.Weight {
+	most, offset := 7.0, 8.0 // q-offset reaches from -offset to most
+	if f == tensor.Q8 {
+		most, offset = 127, 0
+	}
+	to, row, q := tensor.NewQuantized(w.Out, w.In, f), make([]float32, w.In), make([]byte, w.In)
+	for r := range w.Out {
+		w.Row(r, row)
+		var scale, minimum []uint16
+		for b := 0; b < w.In; b += tensor.Block {
+			top := 0x1p-14 // the least normal float16
+			for _, x := range row[b : b+tensor.Block] {
+				top = max(top, math.Abs(float64(x)))
+			}
+			_, e := math.Frexp(top / most) // 2^e is more than top/most
+			e = max(e, -14)
+			scale = append(scale, uint16(e+15)<<10)
+			if f == tensor.Q4 {
+				minimum = append(minimum, uint16(e+3+15)<<10|0x8000)
+			}
+			for i, x := range row[b : b+tensor.Block] {
+				q[b+i] = byte(int8(math.RoundToEven(math.Ldexp(float64(x), -e)) + offset))
+			}
+		}
+		to.SetBlocks(r, q, scale, minimum)
+	}
+	return to
 }

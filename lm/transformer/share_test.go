@@ -26,7 +26,7 @@ func sharedRows(vocab int) ([][]int32, []int32) {
 
 // Computing shared beginnings once changes no bit of a log-prob, of all positions or some.
 func TestSharedBeginningsForward(t *testing.T) {
-	eachTiny(t, func(t *testing.T, m *transformer.Model) {
+	eachForward(t, func(t *testing.T, m *transformer.Model) {
 		stack := []*transformer.Adapter{randomAdapter(m.Config, 3, 6, 1)}
 		rows, shared := sharedRows(m.Vocab)
 		p, positions, _ := pack(rows...)

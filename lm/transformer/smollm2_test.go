@@ -35,6 +35,15 @@ type smolGradError struct {
 // loadTestModel loads the real model named by CHARACTER_TESTMODEL.
 func loadTestModel(t testing.TB) *transformer.Model {
 	t.Helper()
+	m, err := openGGUF(testModel(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func testModel(t testing.TB) string {
+	t.Helper()
 	path := os.Getenv("CHARACTER_TESTMODEL")
 	if path == "" {
 		if strings.Contains(os.Getenv("CHARACTER_REQUIRE"), "model") {
@@ -42,11 +51,7 @@ func loadTestModel(t testing.TB) *transformer.Model {
 		}
 		t.Skip("CHARACTER_TESTMODEL does not name the GGUF file of SmolLM2-135M-Instruct")
 	}
-	m, err := openGGUF(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
+	return path
 }
 
 // generated fills an adapter from the recording's generator: element i of matrix k is

@@ -47,6 +47,26 @@ func eachTiny(t *testing.T, f func(t *testing.T, m *transformer.Model)) {
 	}
 }
 
+// eachForward is eachTiny and quantised models, which cannot be trained on.
+func eachForward(t *testing.T, f func(t *testing.T, m *transformer.Model)) {
+	eachTiny(t, f)
+	for _, name := range []string{"llama", "gemma3"} {
+		t.Run(name+"/quantized", func(t *testing.T) {
+			m, err := transformer.NewRandomQuantized(inBlocks(tinyConfigs[name]), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f(t, m)
+		})
+	}
+}
+
+// inBlocks makes the rows of all matrices whole blocks long.
+func inBlocks(c transformer.Config) transformer.Config {
+	c.Width, c.Heads, c.KVHeads, c.HeadDim, c.FFN = 64, 6, 2, 16, 96
+	return c
+}
+
 // eachExact is eachTiny for what only holds in mode exact.
 func eachExact(t *testing.T, f func(t *testing.T, m *transformer.Model)) {
 	for name, cfg := range tinyConfigs {

@@ -32,7 +32,7 @@ type job struct {
 	rows, prompt, new int
 	shared            int
 	temperature, topP float64
-	compute           string
+	compute, weights  string
 	dpoRank, sftRank  int
 	profile           string
 }
@@ -57,6 +57,7 @@ func main() {
 	flag.IntVar(&j.dpoRank, "dpo-rank", 32, "dpo: rank of the adapter")
 	flag.IntVar(&j.sftRank, "sft-rank", 64, "sft: rank of the adapter")
 	flag.StringVar(&j.compute, "compute", "exact", "arithmetic of products: exact or bf16")
+	flag.StringVar(&j.weights, "weights", "bf16", "score, generate: bf16, or quantized to keep the blocks of the file")
 	flag.StringVar(&j.profile, "cpuprofile", "", "write a profile of the work here, for go tool pprof")
 	flag.Parse()
 	if err := run(j); err != nil {
@@ -76,6 +77,10 @@ func run(j job) error {
 		return fmt.Errorf("-steps %d, -rows %d, -prompt %d, -new %d and -threads %d must be at least 1", j.steps, j.rows, j.prompt, j.new, j.threads)
 	case j.shared < 0 || j.shared >= j.prompt:
 		return fmt.Errorf("-shared %d must be less than -prompt %d: every row has a token of its own", j.shared, j.prompt)
+	case j.weights != "bf16" && j.weights != "quantized":
+		return fmt.Errorf("-weights %q is not known; give bf16 or quantized", j.weights)
+	case j.weights == "quantized" && j.work != "score" && j.work != "generate":
+		return fmt.Errorf("-weights quantized is for -work score and generate, not %s: quantized weights cannot be trained on", j.work)
 	}
 	compute, err := tensor.ParseCompute(j.compute)
 	if err != nil {
@@ -87,14 +92,20 @@ func run(j job) error {
 	if err != nil {
 		return err
 	}
-	m, err := transformer.LoadGGUF(f)
+	open := transformer.LoadGGUF
+	if j.weights == "quantized" {
+		open = transformer.LoadGGUFQuantized
+	}
+	m, err := open(f)
 	if err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {
 		return err
 	}
-	m.SetCompute(compute)
+	if err := m.SetCompute(compute); err != nil {
+		return fmt.Errorf("-compute %s: %w", j.compute, err)
+	}
 	load := time.Since(start).Seconds()
 	if j.prompt+j.new > m.Context {
 		return fmt.Errorf("-prompt %d and -new %d are more than the model's context of %d", j.prompt, j.new, m.Context)
@@ -114,7 +125,7 @@ func run(j job) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", j.work, err)
 	}
-	l.Work, l.Variant, l.Threads, l.LoadSeconds = j.work, tensor.VariantOf(compute), j.threads, load
+	l.Work, l.Variant, l.Weights, l.Threads, l.LoadSeconds = j.work, tensor.VariantOf(compute), j.weights, j.threads, load
 	return json.NewEncoder(os.Stdout).Encode(l)
 }
 

@@ -16,6 +16,7 @@ import (
 type line struct {
 	Work        string  `json:"work"`
 	Variant     string  `json:"variant"`
+	Weights     string  `json:"weights"`
 	Threads     int     `json:"threads"`
 	LoadSeconds float64 `json:"load_seconds"`
 	Tokens      int     `json:"tokens"`

@@ -169,6 +169,78 @@ func tileOuter_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.
 func tileOuter_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
+func tileQ4_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
 func dotAVX512(sum *[lanes]float32, a *float32, b *float32, n int)
 
 //go:noescape
@@ -299,6 +371,38 @@ var avx512Loops = &micro{
 			10: tileOuter_10x32AVX512,
 			11: tileOuter_11x32AVX512,
 			12: tileOuter_12x32AVX512,
+		},
+	}},
+	q4: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
+		1: {
+			1:  tileQ4_1x32AVX512,
+			2:  tileQ4_2x32AVX512,
+			3:  tileQ4_3x32AVX512,
+			4:  tileQ4_4x32AVX512,
+			5:  tileQ4_5x32AVX512,
+			6:  tileQ4_6x32AVX512,
+			7:  tileQ4_7x32AVX512,
+			8:  tileQ4_8x32AVX512,
+			9:  tileQ4_9x32AVX512,
+			10: tileQ4_10x32AVX512,
+			11: tileQ4_11x32AVX512,
+			12: tileQ4_12x32AVX512,
+		},
+	}},
+	q8: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
+		1: {
+			1:  tileQ8_1x32AVX512,
+			2:  tileQ8_2x32AVX512,
+			3:  tileQ8_3x32AVX512,
+			4:  tileQ8_4x32AVX512,
+			5:  tileQ8_5x32AVX512,
+			6:  tileQ8_6x32AVX512,
+			7:  tileQ8_7x32AVX512,
+			8:  tileQ8_8x32AVX512,
+			9:  tileQ8_9x32AVX512,
+			10: tileQ8_10x32AVX512,
+			11: tileQ8_11x32AVX512,
+			12: tileQ8_12x32AVX512,
 		},
 	}},
 	dot:        dotAVX512,
@@ -546,6 +650,42 @@ func tileOuter_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Poi
 func tileOuter_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
 
 //go:noescape
+func tileQ4_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ4_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
+func tileQ8_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+
+//go:noescape
 func dotAVX2(sum *[lanes]float32, a *float32, b *float32, n int)
 
 //go:noescape
@@ -632,6 +772,26 @@ var avx2Loops = &micro{
 			4: tileOuter_4x32AVX2,
 			5: tileOuter_5x32AVX2,
 			6: tileOuter_6x32AVX2,
+		},
+	}},
+	q4: tiles{rows: 6, f: [maxWide + 1][maxRows + 1]tileFunc{
+		1: {
+			1: tileQ4_1x32AVX2,
+			2: tileQ4_2x32AVX2,
+			3: tileQ4_3x32AVX2,
+			4: tileQ4_4x32AVX2,
+			5: tileQ4_5x32AVX2,
+			6: tileQ4_6x32AVX2,
+		},
+	}},
+	q8: tiles{rows: 6, f: [maxWide + 1][maxRows + 1]tileFunc{
+		1: {
+			1: tileQ8_1x32AVX2,
+			2: tileQ8_2x32AVX2,
+			3: tileQ8_3x32AVX2,
+			4: tileQ8_4x32AVX2,
+			5: tileQ8_5x32AVX2,
+			6: tileQ8_6x32AVX2,
 		},
 	}},
 	dot:        dotAVX2,

@@ -108,8 +108,13 @@ func (k *Kernels) gemm(dst []float32, ld, n int, l left, r right, b operand, acc
 func block(dst []float32, ld, n int, a side, b operand, accumulate bool) {
 	var edge *buffer
 	full, np := n/panel, (n+panel-1)/panel
-	for k := 0; k == 0 || k < a.k; k += blockK {
-		kc, acc := min(blockK, a.k-k), 0
+	// Where all of a stays in L1 anyway, panels are read from end to end, as memory likes it.
+	pass := blockK
+	if a.m*a.k <= maxRows*blockK {
+		pass = max(a.k, 1)
+	}
+	for k := 0; k == 0 || k < a.k; k += pass {
+		kc, acc := min(pass, a.k-k), 0
 		if accumulate || k > 0 {
 			acc = 1
 		}

@@ -17,7 +17,7 @@ type micro struct {
 	width int // float32s in a vector
 
 	// Tiles of a product, see tiles.
-	f32, bf16, outer tiles
+	f32, bf16, outer, q4, q8 tiles
 
 	// dot adds a[i]*b[i] to sum[i%lanes], fused where the machine can.
 	dot func(sum *[lanes]float32, a, b *float32, n int)
@@ -54,6 +54,7 @@ type micro struct {
 var generic = &micro{
 	name: "generic", width: 1,
 	f32: genericTiles(tileF32), bf16: genericTiles(tileBF16), outer: genericTiles(tileOuter),
+	q4: genericTiles(tileBlocks(&q4)), q8: genericTiles(tileBlocks(&q8)),
 	dot: dotGeneric, fold: foldGeneric, max: maxGeneric, exp: expGeneric,
 	add: addGeneric, scale: scaleGeneric, norm: normGeneric, normBack: normBackGeneric,
 	swiglu: swigluGeneric, swigluBack: swigluBackGeneric, geglu: gegluGeneric, gegluBack: gegluBackGeneric, rotate: rotateGeneric,

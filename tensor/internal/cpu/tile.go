@@ -15,7 +15,8 @@ const (
 // neighbours, step bytes apart: either rows as they lie in memory (step 64) or
 // packed, [ceil(kc/16)][rows][16] (lda 64). b is one or more panels of 32
 // columns, ldb bytes apart, float32 [kc][32] or bfloat16 [ceil(kc/2)][32][2]
-// (an odd kc reads one more value of a and multiplies it by 0). c is dst with
+// (an odd kc reads one more value of a and multiplies it by 0), or blocks of 32
+// steps (see quantized.go; kc is a multiple of 32). c is dst with
 // ldc bytes between rows. acc != 0 starts from dst, else from 0.
 //
 // Tiles of the table outer read matrices with a row a step instead: step k of row

@@ -73,6 +73,21 @@ func TestAssemblyVariantsAgree(t *testing.T) {
 		sameBits(t, fmt.Sprint("Linear of ", m), d[0][0].Data, d[1][0].Data)
 		sameBits(t, fmt.Sprint("MatMulNT of ", m), d[0][1].Data, d[1][1].Data)
 	}
+	for _, f := range []kernel.Format{kernel.Q4, kernel.Q8} {
+		for _, m := range []int{1, 2, 3, 4, 7, 13, 40} {
+			const in, out = 416, 290
+			l, w := kernel.Matrix{Rows: m, Cols: in, Data: normal(rng, m*in)}, x.NewQuantized(out, in, f)
+			raw := w.(*weight).data
+			for i := range raw { // any bits are integers, scales and minimums, if these are finite
+				raw[i] = uint16(rng.Uint32())
+			}
+			limitScales(w.(*weight))
+			d, e := kernel.Matrix{Rows: m, Cols: out, Data: make([]float32, m*out)}, kernel.Matrix{Rows: m, Cols: out, Data: make([]float32, m*out)}
+			x.Linear(d, l, w, false)
+			y.Linear(e, l, w, false)
+			sameBits(t, fmt.Sprintf("Linear of %d, format %d", m, f), d.Data, e.Data)
+		}
+	}
 	s := kernel.AttentionShape{Heads: 6, KVHeads: 2, HeadDim: 40, Scale: 0.15}
 	const n = 90
 	q := kernel.Matrix{Rows: n, Cols: 240, Data: normal(rng, n*240)}
@@ -101,6 +116,16 @@ func TestAssemblyVariantsAgree(t *testing.T) {
 	}
 	sameBits(t, "SwiGLU, GeGLU and AdamW", g[0], g[1])
 	sameBits(t, "SwiGLU and GeGLU dup", e[0], e[1])
+}
+
+// limitScales makes all scales and minimums of a weight of blocks finite.
+func limitScales(w *weight) {
+	l := blocksOf(w.format)
+	for at := 0; at < len(w.data); at += l.words {
+		for i := l.scale; i < l.words; i++ {
+			w.data[at+i] &^= 0x4000
+		}
+	}
 }
 
 // TestExp checks the exponential over its whole range and at its edges.

@@ -16,10 +16,12 @@ const panel = 32
 //	panel o/32, then pair i/2, then row o%32, then i%2
 //
 // so that one 32-bit lane holds two neighbours of the reduction. Rows and
-// columns that fill up the last panel and pair are zero.
+// columns that fill up the last panel and pair are zero. For weights of blocks
+// see quantized.go.
 type weight struct {
 	out, in int
-	stride  int // values per panel
+	format  kernel.Format
+	stride  int // 16-bit words per panel
 	data    []uint16
 
 	once sync.Once
@@ -35,7 +37,11 @@ func newWeight(out, in int) *weight {
 // NewWeight returns a zero weight.
 func (k *Kernels) NewWeight(out, in int) kernel.Weight { return newWeight(out, in) }
 
+// Format says how w is stored.
+func (w *weight) Format() kernel.Format { return w.format }
+
 func (w *weight) SetRow(i int, src []float32) {
+	w.only(kernel.StoredBF16, "SetRow")
 	d := w.data[i/panel*w.stride:]
 	o := i % panel * 2
 	for c, v := range src {
@@ -44,6 +50,10 @@ func (w *weight) SetRow(i int, src []float32) {
 }
 
 func (w *weight) Row(i int, dst []float32) {
+	if w.format != kernel.StoredBF16 {
+		w.blockRow(i, dst)
+		return
+	}
 	d := w.data[i/panel*w.stride:]
 	o := i % panel * 2
 	for c := range dst {
@@ -63,6 +73,7 @@ func (w *weight) Bytes() int64 {
 
 // transposed returns W^T, packed, made once.
 func (w *weight) transposed() *weight {
+	w.only(kernel.StoredBF16, "a product with the transpose")
 	w.once.Do(func() {
 		t := newWeight(w.in, w.out)
 		parallel((w.in+panel-1)/panel, func(p int) {
@@ -85,6 +96,9 @@ func (w *weight) transposed() *weight {
 
 // operand is w as a right side, in steps of values or, in mode bf16, of words.
 func (k *Kernels) operand(w *weight) operand {
+	if w.format != kernel.StoredBF16 {
+		return k.blockOperand(w)
+	}
 	o := operand{base: unsafe.Pointer(unsafe.SliceData(w.data)), stride: 2 * w.stride, step: 2 * panel, tiles: &k.micro.bf16}
 	if k.pairs != nil {
 		o.step, o.tiles, o.round = 4*panel, &k.pairs.tiles, k.pairs

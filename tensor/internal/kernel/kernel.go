@@ -73,9 +73,32 @@ func (s AttentionShape) First(end int) int {
 	return 0
 }
 
-// Weight is a frozen matrix [out, in], stored as bfloat16.
+// Format says how a Weight is stored.
+type Format int
+
+const (
+	// StoredBF16 is bfloat16, filled with SetRow.
+	StoredBF16 Format = iota
+	// Q4 and Q8 are blocks of Block neighbours of a row, filled with SetBlocks.
+	// A value of Q4 is d*q + m with one rounding, q being 0 to 15; one of Q8 is d*q
+	// with q from -128 to 127, which is exact in float32.
+	Q4
+	Q8
+)
+
+// Block is the number of values that share a scale; In of a Weight of blocks is a
+// multiple of it.
+const Block = 32
+
+// Weight is a frozen matrix [out, in]. A product with it is that with the float32
+// matrix of its values, whatever the format.
 type Weight interface {
+	Format() Format
 	SetRow(i int, src []float32) // rounds to nearest even
+	// SetBlocks stores row i of a Q4 or Q8: in values q, a byte each, two's
+	// complement for Q8, and in/Block scales and minimums, float16s by their bits;
+	// Q8 has no min.
+	SetBlocks(i int, q []byte, scale, min []uint16)
 	Row(i int, dst []float32)
 	Bytes() int64
 }
@@ -104,6 +127,9 @@ type Kernels interface {
 	With(c Compute) Kernels
 
 	NewWeight(out, in int) Weight
+	// NewQuantized returns a weight of blocks. It is for mode Exact, and without
+	// LinearBackward and HeadLogProbGrad.
+	NewQuantized(out, in int, f Format) Weight
 	// Linear sets dst[m,out] (+)= x[m,in] . W^T + sum over more of A . B^T, each
 	// chain going on with the terms in turn.
 	Linear(dst, x Matrix, w Weight, accumulate bool, more ...Term)

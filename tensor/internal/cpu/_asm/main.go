@@ -1,5 +1,5 @@
 // Command _asm writes the assembly of package cpu: for AVX2 and AVX-512 the
-// product tiles (tile.go), the loops over vectors (vector.go) and those of compute
+// product tiles (tile.go, blocks.go), the loops over vectors (vector.go) and those of compute
 // mode bf16 (pair.go), and the Go file that declares them and fills the tables of both variants.
 //
 // It has no dependencies and its output depends on nothing but its source.
@@ -131,7 +131,7 @@ func main() {
 		for _, f := range []struct {
 			name string
 			gen  func(*unit)
-		}{{"tile", genTiles}, {"vector", genVectors}} {
+		}{{"tile", genTiles}, {"blocks", genBlocks}, {"vector", genVectors}} {
 			u := &unit{isa: s, stubs: &stubs}
 			u.b.WriteString(header + "#include \"textflag.h\"\n\n")
 			f.gen(u)
@@ -178,7 +178,7 @@ func tileTable(b *bytes.Buffer, s isa, field, kind string) {
 func genTable(b *bytes.Buffer, s isa) {
 	lower := strings.ToLower(s.name)
 	fmt.Fprintf(b, "var %sLoops = &micro{\nname: %q, width: %d,\n", lower, lower, s.wide())
-	for _, kind := range []string{"F32", "BF16", "Outer"} {
+	for _, kind := range append([]string{"F32", "BF16", "Outer"}, blockKinds...) {
 		tileTable(b, s, strings.ToLower(kind), kind)
 	}
 	for _, n := range vectorNames {

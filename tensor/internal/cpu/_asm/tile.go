@@ -5,7 +5,8 @@ import "fmt"
 // A product tile keeps rows x (32*wide) accumulators in registers and walks
 // the reduction once: each accumulator is one chain of fused multiply-adds.
 // Small tiles hide the latency of the chain by being wide, never by splitting
-// it. Kinds F32 and BF16 say what b holds; for DP and FMA see pair.go.
+// it. Kinds F32 and BF16 say what b holds; for DP and FMA see pair.go, for Q4 and
+// Q8 blocks.go.
 
 const (
 	chunk    = 16 // steps between lines of a
@@ -21,6 +22,8 @@ func (s isa) tallest(kind string, wide int) int {
 	switch {
 	case (kind == "FMA" || kind == "Outer") && wide > 1: // not worth its code
 		return 0
+	case layouts[kind].bytes > 0:
+		return s.tallestBlocks(wide)
 	case wide == 1:
 		return s.maxRow
 	case s.is512() && wide == 2:

@@ -40,6 +40,7 @@ func Run(t *testing.T, k kernel.Kernels, threads func(n int)) {
 		{"ProductRowLaw", productRowLaw},
 		{"ProductTerms", productTerms},
 		{"Weight", weights},
+		{"Quantized", quantizedWeights},
 		{"Elementwise", elementwise},
 		{"SwiGLU", swiglu},
 		{"GeGLU", geglu},

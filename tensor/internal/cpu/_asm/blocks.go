@@ -1,0 +1,271 @@
+package main
+
+import "fmt"
+
+// The tiles of weights of blocks, kinds Q4 and Q8 (the layout: quantized.go). A
+// weight is widened in registers, for all rows of the tile: the integer becomes a
+// float32, which is multiplied by its scale without rounding, and a minimum is
+// added with one; then the tile goes on like one of kind F32.
+
+const blockSteps = 32 // that share a scale
+
+// layout is that of one kind, in bytes: 16 steps, where the scales stand, a whole
+// block, and from the first 16 columns to the others.
+type layout struct{ chunk, scale, bytes, half int }
+
+var layouts = map[string]layout{
+	"Q4": {256, 512, 640, 64},
+	"Q8": {512, 1024, 1088, 16},
+}
+
+var blockKinds = []string{"Q4", "Q8"}
+
+// tallestBlocks is tallest for these kinds.
+func (s isa) tallestBlocks(wide int) int {
+	switch {
+	case wide == 1:
+		return s.maxRow
+	case s.is512() && wide == 2:
+		return 0
+	case s.is512() && wide == 4:
+		return 0
+	}
+	return 0
+}
+
+func genBlocks(u *unit) {
+	for _, kind := range blockKinds {
+		for _, w := range []int{1, 2, 4} {
+			for r := 1; r <= u.tallest(kind, w); r++ {
+				if u.is512() {
+					u.blocks512(kind, r, w)
+				} else {
+					u.blocks256(kind, r)
+				}
+			}
+		}
+	}
+}
+
+// blockWalk emits the loops over blocks and their chunks of 16 steps. begin reads the
+// scales; then steps does one chunk.
+func (u *unit) blockWalk(kind string, rows int, begin, steps, end func()) {
+	l := layouts[kind]
+	u.label("block")
+	begin()
+	u.p("MOVQ $%d, R12", blockSteps/chunk)
+	u.label("chunk")
+	steps()
+	u.p("ADDQ $%d, DI", l.chunk)
+	for i := range (rows + 3) / 4 {
+		u.p("ADDQ AX, %s", rowBase[i])
+	}
+	u.p("DECQ R12")
+	u.p("JNZ %s", u.at("chunk"))
+	u.p("ADDQ $%d, DI", l.bytes-l.scale)
+	end()
+	u.p("SUBQ $%d, CX", blockSteps)
+	u.p("JG %s", u.at("block"))
+}
+
+func (u *unit) blocks512(kind string, rows, wide int) {
+	l := layouts[kind]
+	u.begin(tileName(kind, rows, wide), "", tileArgs, tileRegs)
+	if wide == 4 {
+		u.p("LEAQ (R9)(R9*2), R11")
+	}
+	acc := func(r, j, h int) int { return 32 - 2*rows*wide + (r*wide+j)*2 + h }
+	free := acc(0, 0, 0) // registers below it
+	next := func() int { free--; return free }
+	u.rowBases(rows)
+	var d, m [4][2]int
+	mask := 0
+	for j := range wide {
+		for h := range 2 {
+			if d[j][h] = next(); kind == "Q4" {
+				m[j][h] = next()
+			}
+		}
+	}
+	if kind == "Q4" {
+		mask = next()
+		u.p("MOVL $15, R12")
+		u.p("VPBROADCASTD R12, Z%d", mask)
+	}
+	u.p("TESTQ R10, R10")
+	u.p("JNZ %s", u.at("load"))
+	for i := acc(0, 0, 0); i < 32; i++ {
+		u.p("VPXORD Z%d, Z%d, Z%d", i, i, i)
+	}
+	u.p("JMP %s", u.at("block"))
+	u.label("load")
+	u.rowsOf(rows, wide, func(r, j, h int, mem string) { u.p("VMOVUPS %s, Z%d", mem, acc(r, j, h)) })
+
+	// What is left holds two weights or more, and then broadcasts of a.
+	weights := min(2*wide, (free-1)/2*2)
+	broadcasts := min(free-weights, 3)
+	turn := 0
+	begin := func() {
+		for j := range wide {
+			for o := 0; o < l.bytes-l.scale; o += 64 {
+				u.p("PREFETCHT0 %s", panelMem(j, l.scale+o+prefetch))
+			}
+			for h := range 2 {
+				u.p("VCVTPH2PS %s, Z%d", panelMem(j, l.scale+32*h), d[j][h])
+				if kind == "Q4" {
+					u.p("VCVTPH2PS %s, Z%d", panelMem(j, l.scale+64+32*h), m[j][h])
+				}
+			}
+		}
+	}
+	steps := func() {
+		for k := range chunk {
+			for j := range wide {
+				for h := range 2 {
+					u.weight512(kind, j, h, k, (2*j+h)%weights, d[j][h], m[j][h], mask)
+				}
+				for r := range rows {
+					t := weights + turn%broadcasts
+					turn++
+					u.p("VBROADCASTSS %s, Z%d", rowMem(r, k), t)
+					for h := range 2 {
+						u.p("VFMADD231PS Z%d, Z%d, Z%d", (2*j+h)%weights, t, acc(r, j, h))
+					}
+				}
+			}
+		}
+	}
+	u.blockWalk(kind, rows, begin, steps, func() {})
+	u.rowsOf(rows, wide, func(r, j, h int, mem string) { u.p("VMOVUPS Z%d, %s", acc(r, j, h), mem) })
+	u.end()
+}
+
+// weight512 leaves 16 weights of step k in register t: half h of panel j.
+func (u *unit) weight512(kind string, j, h, k, t, d, m, mask int) {
+	if kind == "Q8" {
+		if h == 0 && k%2 == 0 {
+			u.p("PREFETCHT0 %s", panelMem(j, k*32+prefetch))
+		}
+		u.p("VPMOVSXBD %s, Z%d", panelMem(j, k*32+16*h), t)
+		u.p("VCVTDQ2PS Z%d, Z%d", t, t)
+		u.p("VMULPS Z%d, Z%d, Z%d", d, t, t)
+		return
+	}
+	at, s := k/8*128+64*h, k%8
+	words := panelMem(j, at)
+	switch s {
+	case 0:
+		u.p("PREFETCHT0 %s", panelMem(j, at+prefetch))
+		u.p("VPANDD %s, Z%d, Z%d", words, mask, t)
+	case 7:
+		u.p("VPSRLD $28, %s, Z%d", words, t)
+	default:
+		u.p("VPSRLD $%d, %s, Z%d", 4*s, words, t)
+		u.p("VPANDD Z%d, Z%d, Z%d", mask, t, t)
+	}
+	u.p("VCVTDQ2PS Z%d, Z%d", t, t)
+	u.p("VFMADD213PS Z%d, Z%d, Z%d", m, d, t)
+}
+
+// blocks256 covers the columns as tile256 does. Scales and minimums wait on the
+// stack: registers are few.
+func (u *unit) blocks256(kind string, rows int) {
+	l := layouts[kind]
+	groups, halves := 4, 1
+	if rows > 2 {
+		groups, halves = 2, 2
+	}
+	u.frame = 2 * 32 * groups
+	local := func(minimum, g int) string {
+		return fmt.Sprintf("scales-%d(SP)", 2*32*groups-(minimum*groups+g)*32)
+	}
+	u.begin(tileName(kind, rows, 1), "", tileArgs, tileRegs)
+	u.rowBases(rows)
+	acc := func(r, g int) int { return r*groups + g }
+	b0 := rows * groups
+	a0 := b0 + groups
+	na := min(15-a0, rows, 2)
+	if kind == "Q4" {
+		u.p("MOVL $15, R12")
+		u.p("VMOVD R12, X15")
+		u.p("VPBROADCASTD X15, Y15")
+	}
+	u.p("LEAQ %d(DI), BX", l.scale)
+	if halves == 2 {
+		u.p("MOVQ $2, R11")
+		u.label("half")
+	}
+	c := func(visit func(r, g int, mem string)) {
+		u.p("MOVQ DX, R12")
+		for r := range rows {
+			for g := range groups {
+				visit(r, g, fmt.Sprintf("%d(R12)", g*32))
+			}
+			if r < rows-1 {
+				u.p("ADDQ R8, R12")
+			}
+		}
+	}
+	u.p("TESTQ R10, R10")
+	u.p("JNZ %s", u.at("load"))
+	for i := range rows * groups {
+		u.p("VXORPS Y%d, Y%d, Y%d", i, i, i)
+	}
+	u.p("JMP %s", u.at("block"))
+	u.label("load")
+	c(func(r, g int, mem string) { u.p("VMOVUPS %s, Y%d", mem, acc(r, g)) })
+	begin := func() {
+		for minimum := range (l.bytes - l.scale) / 64 {
+			for g := range groups {
+				u.p("VCVTPH2PS %d(BX), Y%d", 64*minimum+16*g, b0)
+				u.p("VMOVUPS Y%d, %s", b0, local(minimum, g))
+			}
+		}
+	}
+	turn := 0
+	steps := func() {
+		for k := range chunk {
+			for g := range groups {
+				t := b0 + g
+				if kind == "Q8" {
+					u.p("VPMOVSXBD %d(DI), Y%d", k*32+8*g, t)
+				} else {
+					u.p("VMOVDQU %d(DI), Y%d", k/8*128+32*g, t)
+					if s := k % 8; s > 0 {
+						u.p("VPSRLD $%d, Y%d, Y%d", 4*s, t, t)
+					}
+					if k%8 < 7 {
+						u.p("VPAND Y15, Y%d, Y%d", t, t)
+					}
+				}
+				u.p("VCVTDQ2PS Y%d, Y%d", t, t)
+				u.p("VMULPS %s, Y%d, Y%d", local(0, g), t, t)
+				if kind == "Q4" { // the product was exact, so this rounds like a fused one
+					u.p("VADDPS %s, Y%d, Y%d", local(1, g), t, t)
+				}
+			}
+			for r := range rows {
+				t := a0 + turn%na
+				turn++
+				u.p("VBROADCASTSS %s, Y%d", rowMem(r, k), t)
+				for g := range groups {
+					u.p("VFMADD231PS Y%d, Y%d, Y%d", b0+g, t, acc(r, g))
+				}
+			}
+		}
+	}
+	u.blockWalk(kind, rows, begin, steps, func() { u.p("ADDQ $%d, BX", l.bytes) })
+	c(func(r, g int, mem string) { u.p("VMOVUPS Y%d, %s", acc(r, g), mem) })
+	if halves == 2 {
+		u.p("MOVQ kc+0(FP), CX")
+		u.p("MOVQ a+8(FP), SI")
+		u.p("MOVQ b+16(FP), DI")
+		u.p("LEAQ %d(DI), BX", l.scale+32)
+		u.p("ADDQ $%d, DI", l.half)
+		u.p("ADDQ $64, DX")
+		u.rowBases(rows)
+		u.p("DECQ R11")
+		u.p("JNZ %s", u.at("half"))
+	}
+	u.end()
+}

@@ -20,14 +20,16 @@ const (
 	// neighbours of a row: a value is d*q, exact in float32. It holds GGUF's Q8_0
 	// without loss, in 8.5 bits a value.
 	Q8
+	// StoredF32 is float32, the format of NewFloat32.
+	StoredF32
 )
 
 // Block is the number of neighbours in a row that share a scale.
 const Block = kernel.Block
 
-var formatNames = [...]string{"bf16", "q4", "q8"}
+var formatNames = [...]string{"bf16", "q4", "q8", "f32"}
 
-// String is "bf16", "q4" or "q8".
+// String is "bf16", "q4", "q8" or "f32".
 func (f Format) String() string {
 	if f < 0 || int(f) >= len(formatNames) {
 		return fmt.Sprintf("Format(%d)", int(f))
@@ -47,6 +49,16 @@ func NewQuantized(out, in int, f Format) *Weight {
 	return &Weight{Out: out, In: in, packed: device.NewQuantized(out, in, kernel.Format(f))}
 }
 
+// NewFloat32 returns a zero weight of float32s, to be filled with SetRow, which rounds
+// nothing: for small matrices that are multiplied with often, such as an adapter's. It
+// has the operations of NewQuantized, and is for mode Exact too.
+func NewFloat32(out, in int) *Weight {
+	if out < 0 || in < 0 {
+		panic(fmt.Sprintf("tensor.NewFloat32: negative shape (%d,%d)", out, in))
+	}
+	return &Weight{Out: out, In: in, packed: device.NewFloat32(out, in)}
+}
+
 // Format says how w is stored.
 func (w *Weight) Format() Format { return Format(w.packed.Format()) }
 
@@ -60,7 +72,7 @@ func (w *Weight) SetBlocks(i int, q []byte, scale, minimum []uint16) {
 	if f == Q4 {
 		mins = w.In / Block
 	}
-	if f == StoredBF16 || len(scale) != w.In/Block || len(minimum) != mins {
+	if f != Q4 && f != Q8 || len(scale) != w.In/Block || len(minimum) != mins {
 		panic(fmt.Sprintf("tensor.Weight.SetBlocks: %d scales and %d minimums for (%d,%d) in format %v", len(scale), len(minimum), w.Out, w.In, f))
 	}
 	if f == Q4 {
@@ -73,9 +85,9 @@ func (w *Weight) SetBlocks(i int, q []byte, scale, minimum []uint16) {
 	w.packed.SetBlocks(i, q, scale, minimum)
 }
 
-// only panics if w is quantised.
+// only panics unless w is stored as bfloat16.
 func (w *Weight) only(op string) {
 	if f := w.Format(); f != StoredBF16 {
-		panic(fmt.Sprintf("tensor.%s: the weight (%d,%d) is quantised (%v), which has no such operation; load the model without quantized weights", op, w.Out, w.In, f))
+		panic(fmt.Sprintf("tensor.%s: the weight (%d,%d) is stored as %v, which has no such operation; load the model without quantized weights", op, w.Out, w.In, f))
 	}
 }

@@ -82,10 +82,10 @@ func TestQuantizedRefuses(t *testing.T) {
 	}{
 		"row length":     {"multiples of 32", func() { tensor.NewQuantized(1, 33, tensor.Q8) }},
 		"format":         {"multiples of 32", func() { tensor.NewQuantized(1, 32, tensor.StoredBF16) }},
-		"SetRow":         {"quantised (q4)", func() { w.SetRow(0, make([]float32, tensor.Block)) }},
+		"SetRow":         {"stored as q4", func() { w.SetRow(0, make([]float32, tensor.Block)) }},
 		"bf16":           {"SetCompute(bf16)", func() { w.SetCompute(tensor.BF16) }},
-		"LinearBackward": {"quantised (q4)", func() { tensor.LinearBackward(x, y, w, false) }},
-		"head gradient":  {"quantised (q4)", func() { tensor.HeadLogProbGrad(make([]float32, 2), tensor.New(2, tensor.Block), x, w, []int32{0, 1}) }},
+		"LinearBackward": {"stored as q4", func() { tensor.LinearBackward(x, y, w, false) }},
+		"head gradient":  {"stored as q4", func() { tensor.HeadLogProbGrad(make([]float32, 2), tensor.New(2, tensor.Block), x, w, []int32{0, 1}) }},
 		"row":            {"row 3", func() { w.SetBlocks(3, make([]byte, tensor.Block), one, one) }},
 		"minimums":       {"1 scales and 0 minimums", func() { w.SetBlocks(0, make([]byte, tensor.Block), one, nil) }},
 		"five bits":      {"is 16", func() { w.SetBlocks(0, append(make([]byte, tensor.Block-1), 16), one, one) }},

@@ -23,12 +23,15 @@ func NewWeight(out, in int) *Weight {
 	return &Weight{Out: out, In: in, packed: device.NewWeight(out, in)}
 }
 
-// SetRow stores src, In values, as row i, rounded to bfloat16 (nearest even).
+// SetRow stores src, In values, as row i, rounded to bfloat16 (nearest even)
+// unless w is of NewFloat32.
 // Distinct rows may be set at the same time. All rows must be set before the
 // weight's first use.
 func (w *Weight) SetRow(i int, src []float32) {
 	w.checkRow("SetRow", i, len(src))
-	w.only("SetRow")
+	if w.Format() != StoredF32 {
+		w.only("SetRow")
+	}
 	w.packed.SetRow(i, src)
 }
 

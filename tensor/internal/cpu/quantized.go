@@ -80,7 +80,7 @@ func (w *weight) piece(i, b int) []uint16 {
 
 // SetBlocks stores row i.
 func (w *weight) SetBlocks(i int, q []byte, scale, minimum []uint16) {
-	if w.format == kernel.StoredBF16 {
+	if w.format != kernel.Q8 {
 		w.only(kernel.Q4, "SetBlocks")
 	}
 	l, row := blocksOf(w.format), i%panel
@@ -108,9 +108,6 @@ func (w *weight) blockRow(i int, dst []float32) {
 
 // blockOperand is w as a right side.
 func (k *Kernels) blockOperand(w *weight) operand {
-	if k.pairs != nil {
-		panic("cpu: mode bf16 has no products with weights of blocks")
-	}
 	o := operand{base: unsafe.Pointer(unsafe.SliceData(w.data)), stride: 2 * w.stride, tiles: &k.micro.q4}
 	if w.format == kernel.Q8 {
 		o.tiles = &k.micro.q8

@@ -17,7 +17,7 @@ const panel = 32
 //
 // so that one 32-bit lane holds two neighbours of the reduction. Rows and
 // columns that fill up the last panel and pair are zero. For weights of blocks
-// see quantized.go.
+// see quantized.go; float32s stand in steps of a row of 32.
 type weight struct {
 	out, in int
 	format  kernel.Format
@@ -37,10 +37,29 @@ func newWeight(out, in int) *weight {
 // NewWeight returns a zero weight.
 func (k *Kernels) NewWeight(out, in int) kernel.Weight { return newWeight(out, in) }
 
+// NewFloat32 returns a zero weight of float32s.
+func (k *Kernels) NewFloat32(out, in int) kernel.Weight {
+	stride := 2 * in * panel
+	return &weight{out: out, in: in, format: kernel.StoredF32, stride: stride, data: halves((out + panel - 1) / panel * stride)}
+}
+
+// float32s are the values of the panel of row i, from that row's first; they are panel apart.
+func (w *weight) float32s(i int) []float32 {
+	p := w.data[i/panel*w.stride:][:w.stride]
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(p))), len(p)/2)[min(i%panel, len(p)/2):]
+}
+
 // Format says how w is stored.
 func (w *weight) Format() kernel.Format { return w.format }
 
 func (w *weight) SetRow(i int, src []float32) {
+	if w.format == kernel.StoredF32 {
+		d := w.float32s(i)
+		for c, v := range src {
+			d[c*panel] = v
+		}
+		return
+	}
 	w.only(kernel.StoredBF16, "SetRow")
 	d := w.data[i/panel*w.stride:]
 	o := i % panel * 2
@@ -50,8 +69,15 @@ func (w *weight) SetRow(i int, src []float32) {
 }
 
 func (w *weight) Row(i int, dst []float32) {
-	if w.format != kernel.StoredBF16 {
+	switch w.format {
+	case kernel.Q4, kernel.Q8:
 		w.blockRow(i, dst)
+		return
+	case kernel.StoredF32:
+		d := w.float32s(i)
+		for c := range dst {
+			dst[c] = d[c*panel]
+		}
 		return
 	}
 	d := w.data[i/panel*w.stride:]
@@ -96,8 +122,14 @@ func (w *weight) transposed() *weight {
 
 // operand is w as a right side, in steps of values or, in mode bf16, of words.
 func (k *Kernels) operand(w *weight) operand {
-	if w.format != kernel.StoredBF16 {
+	if w.format != kernel.StoredBF16 && k.pairs != nil {
+		panic("cpu: mode bf16 has no products with weights of another format")
+	}
+	switch w.format {
+	case kernel.Q4, kernel.Q8:
 		return k.blockOperand(w)
+	case kernel.StoredF32:
+		return operand{base: unsafe.Pointer(unsafe.SliceData(w.data)), stride: 2 * w.stride, step: 4 * panel, tiles: &k.micro.f32}
 	}
 	o := operand{base: unsafe.Pointer(unsafe.SliceData(w.data)), stride: 2 * w.stride, step: 2 * panel, tiles: &k.micro.bf16}
 	if k.pairs != nil {

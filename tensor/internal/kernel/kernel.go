@@ -84,6 +84,8 @@ const (
 	// with q from -128 to 127, which is exact in float32.
 	Q4
 	Q8
+	// StoredF32 is float32, filled with SetRow.
+	StoredF32
 )
 
 // Block is the number of values that share a scale; In of a Weight of blocks is a
@@ -94,7 +96,7 @@ const Block = 32
 // matrix of its values, whatever the format.
 type Weight interface {
 	Format() Format
-	SetRow(i int, src []float32) // rounds to nearest even
+	SetRow(i int, src []float32) // StoredBF16: rounds to nearest even
 	// SetBlocks stores row i of a Q4 or Q8: in values q, a byte each, two's
 	// complement for Q8, and in/Block scales and minimums, float16s by their bits;
 	// Q8 has no min.
@@ -127,6 +129,9 @@ type Kernels interface {
 	With(c Compute) Kernels
 
 	NewWeight(out, in int) Weight
+	// NewFloat32 returns a weight of float32s. Like those of NewQuantized it is for mode
+	// Exact, and without LinearBackward and HeadLogProbGrad.
+	NewFloat32(out, in int) Weight
 	// NewQuantized returns a weight of blocks. It is for mode Exact, and without
 	// LinearBackward and HeadLogProbGrad.
 	NewQuantized(out, in int, f Format) Weight

@@ -56,6 +56,21 @@ var allProducts = []product{
 		k.Linear(dst, a, w, acc)
 		return kept
 	}},
+	{"Linear of float32s", func(k kernel.Kernels, dst, a, b kernel.Matrix, acc bool) kernel.Matrix {
+		if k.Compute() != kernel.Exact { // has no such weights
+			k.MatMulNT(dst, a, b, acc)
+			return b
+		}
+		w, kept := k.NewFloat32(b.Rows, b.Cols), zeros(b.Rows, b.Cols)
+		for i := range b.Rows {
+			w.SetRow(i, b.Row(i))
+		}
+		for i := range b.Rows {
+			w.Row(i, kept.Row(i))
+		}
+		k.Linear(dst, a, w, acc)
+		return kept
+	}},
 	{"LinearBackward", func(k kernel.Kernels, dst, a, b kernel.Matrix, acc bool) kernel.Matrix {
 		w, kept := newWeight(k, transpose(b))
 		k.LinearBackward(dst, a, w, acc)

@@ -89,8 +89,13 @@ func (u *unit) blocks512(kind string, rows, wide int) {
 	}
 	if kind == "Q4" {
 		mask = next()
-		u.p("MOVL $15, R12")
-		u.p("VPBROADCASTD R12, Z%d", mask)
+		// The floats 0 to 15: a nibble is looked up by the low four bits of a lane.
+		u.p("MOVQ $0x0706050403020100, R12")
+		u.p("VMOVQ R12, X0")
+		u.p("MOVQ $0x0f0e0d0c0b0a0908, R12")
+		u.p("VPINSRQ $1, R12, X0, X0")
+		u.p("VPMOVZXBD X0, Z%d", mask)
+		u.p("VCVTDQ2PS Z%d, Z%d", mask, mask)
 	}
 	u.p("TESTQ R10, R10")
 	u.p("JNZ %s", u.at("load"))
@@ -153,17 +158,13 @@ func (u *unit) weight512(kind string, j, h, k, t, d, m, mask int) {
 	}
 	at, s := k/8*128+64*h, k%8
 	words := panelMem(j, at)
-	switch s {
-	case 0:
+	if s == 0 {
 		u.p("PREFETCHT0 %s", panelMem(j, at+prefetch))
-		u.p("VPANDD %s, Z%d, Z%d", words, mask, t)
-	case 7:
-		u.p("VPSRLD $28, %s, Z%d", words, t)
-	default:
+		u.p("VMOVDQU32 %s, Z%d", words, t)
+	} else {
 		u.p("VPSRLD $%d, %s, Z%d", 4*s, words, t)
-		u.p("VPANDD Z%d, Z%d, Z%d", mask, t, t)
 	}
-	u.p("VCVTDQ2PS Z%d, Z%d", t, t)
+	u.p("VPERMPS Z%d, Z%d, Z%d", mask, t, t)
 	u.p("VFMADD213PS Z%d, Z%d, Z%d", m, d, t)
 }
 

@@ -5,7 +5,9 @@ import "fmt"
 // The tiles of weights of blocks, kinds Q4 and Q8 (the layout: quantized.go). A
 // weight is widened in registers, for all rows of the tile: the integer becomes a
 // float32, which is multiplied by its scale without rounding, and a minimum is
-// added with one; then the tile goes on like one of kind F32.
+// added with one; then the tile goes on like one of kind F32. All tiles are one panel
+// wide: widening leaves time for the latency of a chain, and memory is read best from
+// one place at a time.
 
 const blockSteps = 32 // that share a scale
 
@@ -20,28 +22,13 @@ var layouts = map[string]layout{
 
 var blockKinds = []string{"Q4", "Q8"}
 
-// tallestBlocks is tallest for these kinds.
-func (s isa) tallestBlocks(wide int) int {
-	switch {
-	case wide == 1:
-		return s.maxRow
-	case s.is512() && wide == 2:
-		return 0
-	case s.is512() && wide == 4:
-		return 0
-	}
-	return 0
-}
-
 func genBlocks(u *unit) {
 	for _, kind := range blockKinds {
-		for _, w := range []int{1, 2, 4} {
-			for r := 1; r <= u.tallest(kind, w); r++ {
-				if u.is512() {
-					u.blocks512(kind, r, w)
-				} else {
-					u.blocks256(kind, r)
-				}
+		for r := 1; r <= u.tallest(kind, 1); r++ {
+			if u.is512() {
+				u.blocks512(kind, r)
+			} else {
+				u.blocks256(kind, r)
 			}
 		}
 	}
@@ -68,103 +55,81 @@ func (u *unit) blockWalk(kind string, rows int, begin, steps, end func()) {
 	u.p("JG %s", u.at("block"))
 }
 
-func (u *unit) blocks512(kind string, rows, wide int) {
+func (u *unit) blocks512(kind string, rows int) {
 	l := layouts[kind]
-	u.begin(tileName(kind, rows, wide), "", tileArgs, tileRegs)
-	if wide == 4 {
-		u.p("LEAQ (R9)(R9*2), R11")
-	}
-	acc := func(r, j, h int) int { return 32 - 2*rows*wide + (r*wide+j)*2 + h }
-	free := acc(0, 0, 0) // registers below it
-	next := func() int { free--; return free }
-	u.rowBases(rows)
-	var d, m [4][2]int
-	mask := 0
-	for j := range wide {
-		for h := range 2 {
-			if d[j][h] = next(); kind == "Q4" {
-				m[j][h] = next()
-			}
-		}
-	}
+	u.begin(tileName(kind, rows, 1), "", tileArgs, tileRegs)
+	// Registers 0 and 1 hold weights, then come those for all of a block, then
+	// broadcasts of a, and the accumulators are last.
+	d, m, table, base := 2, 4, 6, 4
 	if kind == "Q4" {
-		mask = next()
-		u.p("MOVL $15, R12")
-		u.p("VPBROADCASTD R12, Z%d", mask)
+		base = 7
+		// The floats 0 to 15: the low four bits of a lane look its nibble up.
+		u.p("MOVQ $0x0706050403020100, R12")
+		u.p("VMOVQ R12, X0")
+		u.p("MOVQ $0x0f0e0d0c0b0a0908, R12")
+		u.p("VPINSRQ $1, R12, X0, X0")
+		u.p("VPMOVZXBD X0, Z%d", table)
+		u.p("VCVTDQ2PS Z%d, Z%d", table, table)
 	}
+	acc := func(r, h int) int { return 32 - 2*rows + 2*r + h }
+	free, turn := min(acc(0, 0)-base, 3), 0
+	u.rowBases(rows)
 	u.p("TESTQ R10, R10")
 	u.p("JNZ %s", u.at("load"))
-	for i := acc(0, 0, 0); i < 32; i++ {
+	for i := acc(0, 0); i < 32; i++ {
 		u.p("VPXORD Z%d, Z%d, Z%d", i, i, i)
 	}
 	u.p("JMP %s", u.at("block"))
 	u.label("load")
-	u.rowsOf(rows, wide, func(r, j, h int, mem string) { u.p("VMOVUPS %s, Z%d", mem, acc(r, j, h)) })
-
-	// What is left holds two weights or more, and then broadcasts of a.
-	weights := min(2*wide, (free-1)/2*2)
-	broadcasts := min(free-weights, 3)
-	turn := 0
+	u.rowsOf(rows, 1, func(r, _, h int, mem string) { u.p("VMOVUPS %s, Z%d", mem, acc(r, h)) })
 	begin := func() {
-		for j := range wide {
-			for o := 0; o < l.bytes-l.scale; o += 64 {
-				u.p("PREFETCHT0 %s", panelMem(j, l.scale+o+prefetch))
-			}
+		for o := 0; o < l.bytes-l.scale; o += 64 {
+			u.p("PREFETCHT0 %d(DI)", l.scale+o+prefetch)
 			for h := range 2 {
-				u.p("VCVTPH2PS %s, Z%d", panelMem(j, l.scale+32*h), d[j][h])
-				if kind == "Q4" {
-					u.p("VCVTPH2PS %s, Z%d", panelMem(j, l.scale+64+32*h), m[j][h])
-				}
+				u.p("VCVTPH2PS %d(DI), Z%d", l.scale+o+32*h, []int{d, m}[o/64]+h)
 			}
 		}
 	}
 	steps := func() {
 		for k := range chunk {
-			for j := range wide {
+			for h := range 2 {
+				u.weight512(kind, h, k, d+h, m+h, table)
+			}
+			for r := range rows {
+				t := base + turn%free
+				turn++
+				u.p("VBROADCASTSS %s, Z%d", rowMem(r, k), t)
 				for h := range 2 {
-					u.weight512(kind, j, h, k, (2*j+h)%weights, d[j][h], m[j][h], mask)
-				}
-				for r := range rows {
-					t := weights + turn%broadcasts
-					turn++
-					u.p("VBROADCASTSS %s, Z%d", rowMem(r, k), t)
-					for h := range 2 {
-						u.p("VFMADD231PS Z%d, Z%d, Z%d", (2*j+h)%weights, t, acc(r, j, h))
-					}
+					u.p("VFMADD231PS Z%d, Z%d, Z%d", h, t, acc(r, h))
 				}
 			}
 		}
 	}
 	u.blockWalk(kind, rows, begin, steps, func() {})
-	u.rowsOf(rows, wide, func(r, j, h int, mem string) { u.p("VMOVUPS Z%d, %s", acc(r, j, h), mem) })
+	u.rowsOf(rows, 1, func(r, _, h int, mem string) { u.p("VMOVUPS Z%d, %s", acc(r, h), mem) })
 	u.end()
 }
 
-// weight512 leaves 16 weights of step k in register t: half h of panel j.
-func (u *unit) weight512(kind string, j, h, k, t, d, m, mask int) {
+// weight512 leaves the weights of step k and half h of the panel in register h.
+func (u *unit) weight512(kind string, h, k, d, m, table int) {
 	if kind == "Q8" {
 		if h == 0 && k%2 == 0 {
-			u.p("PREFETCHT0 %s", panelMem(j, k*32+prefetch))
+			u.p("PREFETCHT0 %d(DI)", k*32+prefetch)
 		}
-		u.p("VPMOVSXBD %s, Z%d", panelMem(j, k*32+16*h), t)
-		u.p("VCVTDQ2PS Z%d, Z%d", t, t)
-		u.p("VMULPS Z%d, Z%d, Z%d", d, t, t)
+		u.p("VPMOVSXBD %d(DI), Z%d", k*32+16*h, h)
+		u.p("VCVTDQ2PS Z%d, Z%d", h, h)
+		u.p("VMULPS Z%d, Z%d, Z%d", d, h, h)
 		return
 	}
-	at, s := k/8*128+64*h, k%8
-	words := panelMem(j, at)
-	switch s {
-	case 0:
-		u.p("PREFETCHT0 %s", panelMem(j, at+prefetch))
-		u.p("VPANDD %s, Z%d, Z%d", words, mask, t)
-	case 7:
-		u.p("VPSRLD $28, %s, Z%d", words, t)
-	default:
-		u.p("VPSRLD $%d, %s, Z%d", 4*s, words, t)
-		u.p("VPANDD Z%d, Z%d, Z%d", mask, t, t)
+	at := k/8*128 + 64*h
+	if s := k % 8; s > 0 {
+		u.p("VPSRLD $%d, %d(DI), Z%d", 4*s, at, h)
+	} else {
+		u.p("PREFETCHT0 %d(DI)", at+prefetch)
+		u.p("VMOVDQU32 %d(DI), Z%d", at, h)
 	}
-	u.p("VCVTDQ2PS Z%d, Z%d", t, t)
-	u.p("VFMADD213PS Z%d, Z%d, Z%d", m, d, t)
+	u.p("VPERMPS Z%d, Z%d, Z%d", table, h, h)
+	u.p("VFMADD213PS Z%d, Z%d, Z%d", m, d, h)
 }
 
 // blocks256 covers the columns as tile256 does. Scales and minimums wait on the

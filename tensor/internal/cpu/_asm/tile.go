@@ -22,8 +22,8 @@ func (s isa) tallest(kind string, wide int) int {
 	switch {
 	case (kind == "FMA" || kind == "Outer") && wide > 1: // not worth its code
 		return 0
-	case layouts[kind].bytes > 0:
-		return s.tallestBlocks(wide)
+	case layouts[kind].bytes > 0 && wide > 1:
+		return 0
 	case wide == 1:
 		return s.maxRow
 	case s.is512() && wide == 2:

@@ -199,6 +199,7 @@ func TestStageKeys(t *testing.T) {
 		{"turns", KindIntrospection, func(p *Plan) { p.Spec.Introspection.Turns++ }},
 		{"export weight", "", func(p *Plan) { p.Spec.Export.SFTWeight = .5 }},
 		{"compute", strings.Join(all, " "), func(p *Plan) { p.Model.Compute = "bf16" }},
+		{"quantised weights", KindPreferences + " " + KindIntrospection, func(p *Plan) { p.Spec.Weights = "quantized" }},
 		{"speed", "", func(p *Plan) {
 			s := &p.Spec
 			s.MemoryLimit = 99
@@ -295,6 +296,15 @@ func TestOnlyWhatCannotMendIsFatal(t *testing.T) {
 	}()}, nil, nil)
 	if kind, fatal := failure(err); !fatal || kind != BadInput {
 		t.Errorf("another model than the pinned one: %v", err)
+	}
+	p.Spec.ModelSHA256, p.Spec.Weights = "", "quantized"
+	plan, err = putJSON(t.Context(), k.store, "plans", p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = try[InspectModelOutput](k, k.engine.InspectModel, InspectModelInput{Plan: plan}, nil, nil)
+	if kind, fatal := failure(err); !fatal || kind != BadInput || !strings.Contains(err.Error(), "needs a GGUF file") {
+		t.Errorf("quantised weights that there are not: %v", err)
 	}
 }
 

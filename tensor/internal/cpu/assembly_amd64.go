@@ -7,241 +7,187 @@ package cpu
 import "unsafe"
 
 //go:noescape
-func tileF32_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_1x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_2x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_3x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_4x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_5x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_6x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_1x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_2x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_3x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_1x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_2x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_3x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_4x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_5x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_6x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_1x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_2x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_3x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileOuter_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileOuter_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileOuter_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileOuter_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileOuter_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileOuter_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileOuter_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileOuter_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileOuter_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileOuter_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileOuter_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileOuter_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileQ4_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
 func widenQ4AVX512(dst unsafe.Pointer, src unsafe.Pointer, n int)
 
 //go:noescape
-func tileQ8_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
 func widenQ8AVX512(dst unsafe.Pointer, src unsafe.Pointer, n int)
@@ -305,111 +251,75 @@ func peakAVX512(n int)
 
 var avx512Loops = &micro{
 	name: "avx512", width: 16,
-	f32: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
-		1: {
-			1:  tileF32_1x32AVX512,
-			2:  tileF32_2x32AVX512,
-			3:  tileF32_3x32AVX512,
-			4:  tileF32_4x32AVX512,
-			5:  tileF32_5x32AVX512,
-			6:  tileF32_6x32AVX512,
-			7:  tileF32_7x32AVX512,
-			8:  tileF32_8x32AVX512,
-			9:  tileF32_9x32AVX512,
-			10: tileF32_10x32AVX512,
-			11: tileF32_11x32AVX512,
-			12: tileF32_12x32AVX512,
-		},
-		2: {
-			1: tileF32_1x64AVX512,
-			2: tileF32_2x64AVX512,
-			3: tileF32_3x64AVX512,
-			4: tileF32_4x64AVX512,
-			5: tileF32_5x64AVX512,
-			6: tileF32_6x64AVX512,
-		},
-		4: {
-			1: tileF32_1x128AVX512,
-			2: tileF32_2x128AVX512,
-			3: tileF32_3x128AVX512,
-		},
+	f32: tiles{rows: 12, f: [maxRows + 1]tileFunc{
+		1:  tileF32_1x32AVX512,
+		2:  tileF32_2x32AVX512,
+		3:  tileF32_3x32AVX512,
+		4:  tileF32_4x32AVX512,
+		5:  tileF32_5x32AVX512,
+		6:  tileF32_6x32AVX512,
+		7:  tileF32_7x32AVX512,
+		8:  tileF32_8x32AVX512,
+		9:  tileF32_9x32AVX512,
+		10: tileF32_10x32AVX512,
+		11: tileF32_11x32AVX512,
+		12: tileF32_12x32AVX512,
 	}},
-	bf16: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
-		1: {
-			1:  tileBF16_1x32AVX512,
-			2:  tileBF16_2x32AVX512,
-			3:  tileBF16_3x32AVX512,
-			4:  tileBF16_4x32AVX512,
-			5:  tileBF16_5x32AVX512,
-			6:  tileBF16_6x32AVX512,
-			7:  tileBF16_7x32AVX512,
-			8:  tileBF16_8x32AVX512,
-			9:  tileBF16_9x32AVX512,
-			10: tileBF16_10x32AVX512,
-			11: tileBF16_11x32AVX512,
-			12: tileBF16_12x32AVX512,
-		},
-		2: {
-			1: tileBF16_1x64AVX512,
-			2: tileBF16_2x64AVX512,
-			3: tileBF16_3x64AVX512,
-			4: tileBF16_4x64AVX512,
-			5: tileBF16_5x64AVX512,
-			6: tileBF16_6x64AVX512,
-		},
-		4: {
-			1: tileBF16_1x128AVX512,
-			2: tileBF16_2x128AVX512,
-			3: tileBF16_3x128AVX512,
-		},
+	bf16: tiles{rows: 12, f: [maxRows + 1]tileFunc{
+		1:  tileBF16_1x32AVX512,
+		2:  tileBF16_2x32AVX512,
+		3:  tileBF16_3x32AVX512,
+		4:  tileBF16_4x32AVX512,
+		5:  tileBF16_5x32AVX512,
+		6:  tileBF16_6x32AVX512,
+		7:  tileBF16_7x32AVX512,
+		8:  tileBF16_8x32AVX512,
+		9:  tileBF16_9x32AVX512,
+		10: tileBF16_10x32AVX512,
+		11: tileBF16_11x32AVX512,
+		12: tileBF16_12x32AVX512,
 	}},
-	outer: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
-		1: {
-			1:  tileOuter_1x32AVX512,
-			2:  tileOuter_2x32AVX512,
-			3:  tileOuter_3x32AVX512,
-			4:  tileOuter_4x32AVX512,
-			5:  tileOuter_5x32AVX512,
-			6:  tileOuter_6x32AVX512,
-			7:  tileOuter_7x32AVX512,
-			8:  tileOuter_8x32AVX512,
-			9:  tileOuter_9x32AVX512,
-			10: tileOuter_10x32AVX512,
-			11: tileOuter_11x32AVX512,
-			12: tileOuter_12x32AVX512,
-		},
+	outer: tiles{rows: 12, f: [maxRows + 1]tileFunc{
+		1:  tileOuter_1x32AVX512,
+		2:  tileOuter_2x32AVX512,
+		3:  tileOuter_3x32AVX512,
+		4:  tileOuter_4x32AVX512,
+		5:  tileOuter_5x32AVX512,
+		6:  tileOuter_6x32AVX512,
+		7:  tileOuter_7x32AVX512,
+		8:  tileOuter_8x32AVX512,
+		9:  tileOuter_9x32AVX512,
+		10: tileOuter_10x32AVX512,
+		11: tileOuter_11x32AVX512,
+		12: tileOuter_12x32AVX512,
 	}},
-	q4: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
-		1: {
-			1:  tileQ4_1x32AVX512,
-			2:  tileQ4_2x32AVX512,
-			3:  tileQ4_3x32AVX512,
-			4:  tileQ4_4x32AVX512,
-			5:  tileQ4_5x32AVX512,
-			6:  tileQ4_6x32AVX512,
-			7:  tileQ4_7x32AVX512,
-			8:  tileQ4_8x32AVX512,
-			9:  tileQ4_9x32AVX512,
-			10: tileQ4_10x32AVX512,
-			11: tileQ4_11x32AVX512,
-			12: tileQ4_12x32AVX512,
-		},
+	q4: tiles{rows: 12, f: [maxRows + 1]tileFunc{
+		1:  tileQ4_1x32AVX512,
+		2:  tileQ4_2x32AVX512,
+		3:  tileQ4_3x32AVX512,
+		4:  tileQ4_4x32AVX512,
+		5:  tileQ4_5x32AVX512,
+		6:  tileQ4_6x32AVX512,
+		7:  tileQ4_7x32AVX512,
+		8:  tileQ4_8x32AVX512,
+		9:  tileQ4_9x32AVX512,
+		10: tileQ4_10x32AVX512,
+		11: tileQ4_11x32AVX512,
+		12: tileQ4_12x32AVX512,
 	}},
-	q8: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
-		1: {
-			1:  tileQ8_1x32AVX512,
-			2:  tileQ8_2x32AVX512,
-			3:  tileQ8_3x32AVX512,
-			4:  tileQ8_4x32AVX512,
-			5:  tileQ8_5x32AVX512,
-			6:  tileQ8_6x32AVX512,
-			7:  tileQ8_7x32AVX512,
-			8:  tileQ8_8x32AVX512,
-			9:  tileQ8_9x32AVX512,
-			10: tileQ8_10x32AVX512,
-			11: tileQ8_11x32AVX512,
-			12: tileQ8_12x32AVX512,
-		},
+	q8: tiles{rows: 12, f: [maxRows + 1]tileFunc{
+		1:  tileQ8_1x32AVX512,
+		2:  tileQ8_2x32AVX512,
+		3:  tileQ8_3x32AVX512,
+		4:  tileQ8_4x32AVX512,
+		5:  tileQ8_5x32AVX512,
+		6:  tileQ8_6x32AVX512,
+		7:  tileQ8_7x32AVX512,
+		8:  tileQ8_8x32AVX512,
+		9:  tileQ8_9x32AVX512,
+		10: tileQ8_10x32AVX512,
+		11: tileQ8_11x32AVX512,
+		12: tileQ8_12x32AVX512,
 	}},
 	widenQ4:    widenQ4AVX512,
 	widenQ8:    widenQ8AVX512,
@@ -435,40 +345,40 @@ var avx512Loops = &micro{
 }
 
 //go:noescape
-func tileFMA_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
 func roundFMAAVX512(dst *float32, src *float32, n int)
@@ -478,87 +388,58 @@ func pairFMAAVX512(dst *float32, even *float32, odd *float32, n int)
 
 var pairsFMAAVX512 = &pairLoops{
 	name: "bf16",
-	tiles: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
-		1: {
-			1:  tileFMA_1x32AVX512,
-			2:  tileFMA_2x32AVX512,
-			3:  tileFMA_3x32AVX512,
-			4:  tileFMA_4x32AVX512,
-			5:  tileFMA_5x32AVX512,
-			6:  tileFMA_6x32AVX512,
-			7:  tileFMA_7x32AVX512,
-			8:  tileFMA_8x32AVX512,
-			9:  tileFMA_9x32AVX512,
-			10: tileFMA_10x32AVX512,
-			11: tileFMA_11x32AVX512,
-			12: tileFMA_12x32AVX512,
-		},
+	tiles: tiles{rows: 12, f: [maxRows + 1]tileFunc{
+		1:  tileFMA_1x32AVX512,
+		2:  tileFMA_2x32AVX512,
+		3:  tileFMA_3x32AVX512,
+		4:  tileFMA_4x32AVX512,
+		5:  tileFMA_5x32AVX512,
+		6:  tileFMA_6x32AVX512,
+		7:  tileFMA_7x32AVX512,
+		8:  tileFMA_8x32AVX512,
+		9:  tileFMA_9x32AVX512,
+		10: tileFMA_10x32AVX512,
+		11: tileFMA_11x32AVX512,
+		12: tileFMA_12x32AVX512,
 	}},
 	round: roundFMAAVX512, pair: pairFMAAVX512, peak: nil,
 }
 
 //go:noescape
-func tileDP_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileDP_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileDP_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileDP_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileDP_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileDP_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileDP_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileDP_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileDP_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileDP_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileDP_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileDP_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileDP_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileDP_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileDP_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileDP_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileDP_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileDP_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileDP_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileDP_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileDP_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileDP_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileDP_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileDP_1x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileDP_2x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileDP_3x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileDP_4x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileDP_5x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileDP_6x64AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileDP_1x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileDP_2x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
-
-//go:noescape
-func tileDP_3x128AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileDP_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
 func roundDPAVX512(dst *float32, src *float32, n int)
@@ -571,130 +452,115 @@ func peakDPAVX512(n int)
 
 var pairsDPAVX512 = &pairLoops{
 	name: "bf16dp",
-	tiles: tiles{rows: 12, f: [maxWide + 1][maxRows + 1]tileFunc{
-		1: {
-			1:  tileDP_1x32AVX512,
-			2:  tileDP_2x32AVX512,
-			3:  tileDP_3x32AVX512,
-			4:  tileDP_4x32AVX512,
-			5:  tileDP_5x32AVX512,
-			6:  tileDP_6x32AVX512,
-			7:  tileDP_7x32AVX512,
-			8:  tileDP_8x32AVX512,
-			9:  tileDP_9x32AVX512,
-			10: tileDP_10x32AVX512,
-			11: tileDP_11x32AVX512,
-			12: tileDP_12x32AVX512,
-		},
-		2: {
-			1: tileDP_1x64AVX512,
-			2: tileDP_2x64AVX512,
-			3: tileDP_3x64AVX512,
-			4: tileDP_4x64AVX512,
-			5: tileDP_5x64AVX512,
-			6: tileDP_6x64AVX512,
-		},
-		4: {
-			1: tileDP_1x128AVX512,
-			2: tileDP_2x128AVX512,
-			3: tileDP_3x128AVX512,
-		},
+	tiles: tiles{rows: 12, f: [maxRows + 1]tileFunc{
+		1:  tileDP_1x32AVX512,
+		2:  tileDP_2x32AVX512,
+		3:  tileDP_3x32AVX512,
+		4:  tileDP_4x32AVX512,
+		5:  tileDP_5x32AVX512,
+		6:  tileDP_6x32AVX512,
+		7:  tileDP_7x32AVX512,
+		8:  tileDP_8x32AVX512,
+		9:  tileDP_9x32AVX512,
+		10: tileDP_10x32AVX512,
+		11: tileDP_11x32AVX512,
+		12: tileDP_12x32AVX512,
 	}},
 	round: roundDPAVX512, pair: pairDPAVX512, peak: peakDPAVX512,
 }
 
 //go:noescape
-func tileF32_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileF32_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileF32_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileBF16_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileBF16_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileOuter_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileOuter_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileOuter_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileOuter_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileOuter_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileOuter_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileOuter_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ4_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ4_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ4_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ4_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ4_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ4_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ4_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
 func widenQ4AVX2(dst unsafe.Pointer, src unsafe.Pointer, n int)
 
 //go:noescape
-func tileQ8_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileQ8_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileQ8_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
 func widenQ8AVX2(dst unsafe.Pointer, src unsafe.Pointer, n int)
@@ -758,55 +624,45 @@ func peakAVX2(n int)
 
 var avx2Loops = &micro{
 	name: "avx2", width: 8,
-	f32: tiles{rows: 6, f: [maxWide + 1][maxRows + 1]tileFunc{
-		1: {
-			1: tileF32_1x32AVX2,
-			2: tileF32_2x32AVX2,
-			3: tileF32_3x32AVX2,
-			4: tileF32_4x32AVX2,
-			5: tileF32_5x32AVX2,
-			6: tileF32_6x32AVX2,
-		},
+	f32: tiles{rows: 6, f: [maxRows + 1]tileFunc{
+		1: tileF32_1x32AVX2,
+		2: tileF32_2x32AVX2,
+		3: tileF32_3x32AVX2,
+		4: tileF32_4x32AVX2,
+		5: tileF32_5x32AVX2,
+		6: tileF32_6x32AVX2,
 	}},
-	bf16: tiles{rows: 6, f: [maxWide + 1][maxRows + 1]tileFunc{
-		1: {
-			1: tileBF16_1x32AVX2,
-			2: tileBF16_2x32AVX2,
-			3: tileBF16_3x32AVX2,
-			4: tileBF16_4x32AVX2,
-			5: tileBF16_5x32AVX2,
-			6: tileBF16_6x32AVX2,
-		},
+	bf16: tiles{rows: 6, f: [maxRows + 1]tileFunc{
+		1: tileBF16_1x32AVX2,
+		2: tileBF16_2x32AVX2,
+		3: tileBF16_3x32AVX2,
+		4: tileBF16_4x32AVX2,
+		5: tileBF16_5x32AVX2,
+		6: tileBF16_6x32AVX2,
 	}},
-	outer: tiles{rows: 6, f: [maxWide + 1][maxRows + 1]tileFunc{
-		1: {
-			1: tileOuter_1x32AVX2,
-			2: tileOuter_2x32AVX2,
-			3: tileOuter_3x32AVX2,
-			4: tileOuter_4x32AVX2,
-			5: tileOuter_5x32AVX2,
-			6: tileOuter_6x32AVX2,
-		},
+	outer: tiles{rows: 6, f: [maxRows + 1]tileFunc{
+		1: tileOuter_1x32AVX2,
+		2: tileOuter_2x32AVX2,
+		3: tileOuter_3x32AVX2,
+		4: tileOuter_4x32AVX2,
+		5: tileOuter_5x32AVX2,
+		6: tileOuter_6x32AVX2,
 	}},
-	q4: tiles{rows: 6, f: [maxWide + 1][maxRows + 1]tileFunc{
-		1: {
-			1: tileQ4_1x32AVX2,
-			2: tileQ4_2x32AVX2,
-			3: tileQ4_3x32AVX2,
-			4: tileQ4_4x32AVX2,
-			5: tileQ4_5x32AVX2,
-			6: tileQ4_6x32AVX2,
-		},
+	q4: tiles{rows: 6, f: [maxRows + 1]tileFunc{
+		1: tileQ4_1x32AVX2,
+		2: tileQ4_2x32AVX2,
+		3: tileQ4_3x32AVX2,
+		4: tileQ4_4x32AVX2,
+		5: tileQ4_5x32AVX2,
+		6: tileQ4_6x32AVX2,
 	}},
-	q8: tiles{rows: 6, f: [maxWide + 1][maxRows + 1]tileFunc{
-		1: {
-			1: tileQ8_1x32AVX2,
-			2: tileQ8_2x32AVX2,
-			3: tileQ8_3x32AVX2,
-			4: tileQ8_4x32AVX2,
-			5: tileQ8_5x32AVX2,
-			6: tileQ8_6x32AVX2,
-		},
+	q8: tiles{rows: 6, f: [maxRows + 1]tileFunc{
+		1: tileQ8_1x32AVX2,
+		2: tileQ8_2x32AVX2,
+		3: tileQ8_3x32AVX2,
+		4: tileQ8_4x32AVX2,
+		5: tileQ8_5x32AVX2,
+		6: tileQ8_6x32AVX2,
 	}},
 	widenQ4:    widenQ4AVX2,
 	widenQ8:    widenQ8AVX2,
@@ -832,22 +688,22 @@ var avx2Loops = &micro{
 }
 
 //go:noescape
-func tileFMA_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
-func tileFMA_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int)
+func tileFMA_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
 func roundFMAAVX2(dst *float32, src *float32, n int)
@@ -857,15 +713,13 @@ func pairFMAAVX2(dst *float32, even *float32, odd *float32, n int)
 
 var pairsFMAAVX2 = &pairLoops{
 	name: "bf16",
-	tiles: tiles{rows: 6, f: [maxWide + 1][maxRows + 1]tileFunc{
-		1: {
-			1: tileFMA_1x32AVX2,
-			2: tileFMA_2x32AVX2,
-			3: tileFMA_3x32AVX2,
-			4: tileFMA_4x32AVX2,
-			5: tileFMA_5x32AVX2,
-			6: tileFMA_6x32AVX2,
-		},
+	tiles: tiles{rows: 6, f: [maxRows + 1]tileFunc{
+		1: tileFMA_1x32AVX2,
+		2: tileFMA_2x32AVX2,
+		3: tileFMA_3x32AVX2,
+		4: tileFMA_4x32AVX2,
+		5: tileFMA_5x32AVX2,
+		6: tileFMA_6x32AVX2,
 	}},
 	round: roundFMAAVX2, pair: pairFMAAVX2, peak: nil,
 }

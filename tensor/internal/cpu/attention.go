@@ -63,7 +63,7 @@ func (a *attender) tile(n int, table []unsafe.Pointer) {
 	longest -= start
 	pages := (longest + kernel.PageSize - 1) / kernel.PageSize
 	keySize, valueSize := 4*a.layout.values, 4*(a.layout.head-a.layout.values)
-	score := tiles.f[1][n]
+	score := tiles.f[n]
 	for p, keys := range table[:pages] {
 		// The tiles prefetch within a page, not from page to page.
 		if p+1 < pages {
@@ -71,7 +71,7 @@ func (a *attender) tile(n int, table []unsafe.Pointer) {
 		} else {
 			m.prefetch(unsafe.Add(table[0], keySize), valueSize)
 		}
-		score(hd, at(a.packedQ, 0), keys, at(a.scores, p*panel), 4*chunk, 4*chunk*n, 0, 4*a.ld, 0)
+		score(hd, at(a.packedQ, 0), keys, at(a.scores, p*panel), 4*chunk, 4*chunk*n, 4*a.ld, 0)
 	}
 	var sum [maxRows]float32
 	for i := range n {
@@ -88,21 +88,16 @@ func (a *attender) tile(n int, table []unsafe.Pointer) {
 			a.stats[i][0], a.stats[i][1] = top, sum[i]
 		}
 	}
-	wide, columns := tiles.widest(n), (hd+panel-1)/panel
+	columns := (hd + panel - 1) / panel
 	ld := columns * panel
 	for p, page := range table[:pages] {
 		if p+1 < pages {
 			m.prefetch(unsafe.Add(table[p+1], keySize), valueSize)
 		}
 		kc, acc := min(kernel.PageSize, longest-p*kernel.PageSize), min(p, 1)
-		for j := 0; j < columns; {
-			w := 1
-			if j+wide <= columns {
-				w = wide
-			}
-			tiles.f[w][n](kc, at(a.scores, p*kernel.PageSize), unsafe.Add(page, keySize+4*j*panel*kernel.PageSize),
-				at(a.out, j*panel), 4*a.ld, 4*chunk, 4*panel*kernel.PageSize, 4*ld, acc)
-			j += w
+		for j := range columns {
+			tiles.f[n](kc, at(a.scores, p*kernel.PageSize), unsafe.Add(page, keySize+4*j*panel*kernel.PageSize),
+				at(a.out, j*panel), 4*a.ld, 4*chunk, 4*ld, acc)
 		}
 	}
 	for i := range n {

@@ -4,17 +4,16 @@
 
 #include "textflag.h"
 
-// func tileQ4_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_1x32AVX2(SB), NOSPLIT, $256-72
+// func tileQ4_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_1x32AVX2(SB), NOSPLIT, $256-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	MOVL $15, R12
 	VMOVD R12, X15
@@ -516,17 +515,16 @@ tileQ4_1x32AVX2_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_2x32AVX2(SB), NOSPLIT, $256-72
+// func tileQ4_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_2x32AVX2(SB), NOSPLIT, $256-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	MOVL $15, R12
 	VMOVD R12, X15
@@ -1122,17 +1120,16 @@ tileQ4_2x32AVX2_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_3x32AVX2(SB), NOSPLIT, $128-72
+// func tileQ4_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_3x32AVX2(SB), NOSPLIT, $128-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	MOVL $15, R12
 	VMOVD R12, X15
@@ -1527,17 +1524,16 @@ tileQ4_3x32AVX2_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_4x32AVX2(SB), NOSPLIT, $128-72
+// func tileQ4_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_4x32AVX2(SB), NOSPLIT, $128-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	MOVL $15, R12
 	VMOVD R12, X15
@@ -1988,17 +1984,16 @@ tileQ4_4x32AVX2_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_5x32AVX2(SB), NOSPLIT, $128-72
+// func tileQ4_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_5x32AVX2(SB), NOSPLIT, $128-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	MOVL $15, R12
@@ -2508,17 +2503,16 @@ tileQ4_5x32AVX2_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_6x32AVX2(SB), NOSPLIT, $128-72
+// func tileQ4_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_6x32AVX2(SB), NOSPLIT, $128-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	MOVL $15, R12
@@ -3545,17 +3539,16 @@ widenQ4AVX2_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_1x32AVX2(SB), NOSPLIT, $256-72
+// func tileQ8_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_1x32AVX2(SB), NOSPLIT, $256-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ 1024(DI), BX
 	TESTQ R10, R10
@@ -3870,17 +3863,16 @@ tileQ8_1x32AVX2_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_2x32AVX2(SB), NOSPLIT, $256-72
+// func tileQ8_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_2x32AVX2(SB), NOSPLIT, $256-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ 1024(DI), BX
 	TESTQ R10, R10
@@ -4289,17 +4281,16 @@ tileQ8_2x32AVX2_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_3x32AVX2(SB), NOSPLIT, $128-72
+// func tileQ8_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_3x32AVX2(SB), NOSPLIT, $128-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ 1024(DI), BX
 	MOVQ $2, R11
@@ -4599,17 +4590,16 @@ tileQ8_3x32AVX2_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_4x32AVX2(SB), NOSPLIT, $128-72
+// func tileQ8_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_4x32AVX2(SB), NOSPLIT, $128-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ 1024(DI), BX
 	MOVQ $2, R11
@@ -4965,17 +4955,16 @@ tileQ8_4x32AVX2_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_5x32AVX2(SB), NOSPLIT, $128-72
+// func tileQ8_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_5x32AVX2(SB), NOSPLIT, $128-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	LEAQ 1024(DI), BX
@@ -5390,17 +5379,16 @@ tileQ8_5x32AVX2_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_6x32AVX2(SB), NOSPLIT, $128-72
+// func tileQ8_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_6x32AVX2(SB), NOSPLIT, $128-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	LEAQ 1024(DI), BX

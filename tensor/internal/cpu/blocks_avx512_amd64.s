@@ -4,17 +4,16 @@
 
 #include "textflag.h"
 
-// func tileQ4_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_1x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ4_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_1x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $0x0706050403020100, R12
 	VMOVQ R12, X0
 	MOVQ $0x0f0e0d0c0b0a0908, R12
@@ -201,17 +200,16 @@ tileQ4_1x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_2x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ4_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_2x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $0x0706050403020100, R12
 	VMOVQ R12, X0
 	MOVQ $0x0f0e0d0c0b0a0908, R12
@@ -454,17 +452,16 @@ tileQ4_2x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_3x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ4_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_3x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $0x0706050403020100, R12
 	VMOVQ R12, X0
 	MOVQ $0x0f0e0d0c0b0a0908, R12
@@ -763,17 +760,16 @@ tileQ4_3x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_4x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ4_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_4x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $0x0706050403020100, R12
 	VMOVQ R12, X0
 	MOVQ $0x0f0e0d0c0b0a0908, R12
@@ -1128,17 +1124,16 @@ tileQ4_4x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_5x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ4_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_5x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $0x0706050403020100, R12
 	VMOVQ R12, X0
 	MOVQ $0x0f0e0d0c0b0a0908, R12
@@ -1551,17 +1546,16 @@ tileQ4_5x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_6x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ4_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_6x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $0x0706050403020100, R12
 	VMOVQ R12, X0
 	MOVQ $0x0f0e0d0c0b0a0908, R12
@@ -2030,17 +2024,16 @@ tileQ4_6x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_7x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ4_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_7x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $0x0706050403020100, R12
 	VMOVQ R12, X0
 	MOVQ $0x0f0e0d0c0b0a0908, R12
@@ -2565,17 +2558,16 @@ tileQ4_7x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_8x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ4_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_8x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $0x0706050403020100, R12
 	VMOVQ R12, X0
 	MOVQ $0x0f0e0d0c0b0a0908, R12
@@ -3156,17 +3148,16 @@ tileQ4_8x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_9x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ4_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_9x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $0x0706050403020100, R12
 	VMOVQ R12, X0
 	MOVQ $0x0f0e0d0c0b0a0908, R12
@@ -3805,17 +3796,16 @@ tileQ4_9x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_10x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ4_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_10x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $0x0706050403020100, R12
 	VMOVQ R12, X0
 	MOVQ $0x0f0e0d0c0b0a0908, R12
@@ -4510,17 +4500,16 @@ tileQ4_10x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_11x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ4_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_11x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $0x0706050403020100, R12
 	VMOVQ R12, X0
 	MOVQ $0x0f0e0d0c0b0a0908, R12
@@ -5271,17 +5260,16 @@ tileQ4_11x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ4_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ4_12x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ4_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ4_12x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $0x0706050403020100, R12
 	VMOVQ R12, X0
 	MOVQ $0x0f0e0d0c0b0a0908, R12
@@ -6250,17 +6238,16 @@ widenQ4AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_1x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ8_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_1x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	TESTQ R10, R10
 	JNZ tileQ8_1x32AVX512_load
@@ -6442,17 +6429,16 @@ tileQ8_1x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_2x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ8_2x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_2x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	TESTQ R10, R10
 	JNZ tileQ8_2x32AVX512_load
@@ -6690,17 +6676,16 @@ tileQ8_2x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_3x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ8_3x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_3x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	TESTQ R10, R10
 	JNZ tileQ8_3x32AVX512_load
@@ -6994,17 +6979,16 @@ tileQ8_3x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_4x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ8_4x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_4x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	TESTQ R10, R10
 	JNZ tileQ8_4x32AVX512_load
@@ -7354,17 +7338,16 @@ tileQ8_4x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_5x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ8_5x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_5x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	TESTQ R10, R10
@@ -7772,17 +7755,16 @@ tileQ8_5x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_6x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ8_6x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_6x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	TESTQ R10, R10
@@ -8246,17 +8228,16 @@ tileQ8_6x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_7x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ8_7x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_7x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	TESTQ R10, R10
@@ -8776,17 +8757,16 @@ tileQ8_7x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_8x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ8_8x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_8x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	TESTQ R10, R10
@@ -9362,17 +9342,16 @@ tileQ8_8x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_9x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ8_9x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_9x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	LEAQ (R14)(R15*4), BX
@@ -10006,17 +9985,16 @@ tileQ8_9x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_10x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ8_10x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_10x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	LEAQ (R14)(R15*4), BX
@@ -10706,17 +10684,16 @@ tileQ8_10x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_11x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ8_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_11x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	LEAQ (R14)(R15*4), BX
@@ -11462,17 +11439,16 @@ tileQ8_11x32AVX512_chunk:
 	VZEROUPPER
 	RET
 
-// func tileQ8_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileQ8_12x32AVX512(SB), NOSPLIT, $0-72
+// func tileQ8_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileQ8_12x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	LEAQ (R14)(R15*4), BX

@@ -16,15 +16,14 @@ const (
 )
 
 // plan cuts dst of m rows and np panels into tasks of rb rows and cb panels.
-func plan(m, np, k, height int, t *tiles) (rb, cb int) {
+func plan(m, np, k, height int) (rb, cb int) {
 	if m*np*panel*k <= smallWork {
 		return m, np
 	}
 	rb = min((m+height-1)/height*height, max(blockRows/height, 1)*height)
 	nrb, th := (m+rb-1)/rb, threads()
-	wide := t.widest(min(m, height))
 	best := 0
-	for c := blockPanels; c >= wide; c -= wide {
+	for c := blockPanels; c > 0; c-- {
 		// The longest thread's share of the panels.
 		tasks := nrb * ((np + c - 1) / c)
 		if share := (tasks + th - 1) / th * c; best == 0 || share < best {
@@ -59,7 +58,7 @@ func (k *Kernels) gemm(dst []float32, ld, n int, l left, r right, b operand, acc
 		return
 	}
 	np, height := (n+panel-1)/panel, l.height(b)
-	rb, cb := plan(l.m, np, b.steps(l.k), height, b.tiles)
+	rb, cb := plan(l.m, np, b.steps(l.k), height)
 	nrb, ncb := (l.m+rb-1)/rb, (np+cb-1)/cb
 
 	// A side that only one task reads is packed by that task, while it is in
@@ -127,16 +126,11 @@ func block(dst []float32, ld, n int, a side, b operand, accumulate bool) {
 		}
 		for i := 0; i < a.m; {
 			pa, lda, step, r := a.tile(i, k)
-			wide := b.tiles.widest(r)
-			for j := 0; j < np; {
-				w := 1
-				if j+wide <= full {
-					w = wide
-				}
-				f, d := b.tiles.f[w][r], i*ld+j*panel
+			f := b.tiles.f[r]
+			for j := range np {
+				d := i*ld + j*panel
 				if j < full {
-					f(kc, pa, b.panel(j, 0), at(dst, d), lda, step, b.stride, 4*ld, acc)
-					j += w
+					f(kc, pa, b.panel(j, 0), at(dst, d), lda, step, 4*ld, acc)
 					continue
 				}
 				// The last columns do not fill a panel: they go through a copy.
@@ -147,11 +141,10 @@ func block(dst []float32, ld, n int, a side, b operand, accumulate bool) {
 				for q := 0; q < r && acc != 0; q++ {
 					copy(edge.f[q*panel:], dst[d+q*ld:][:left])
 				}
-				f(kc, pa, b.panel(j, 0), at(edge.f, 0), lda, step, b.stride, 4*panel, acc)
+				f(kc, pa, b.panel(j, 0), at(edge.f, 0), lda, step, 4*panel, acc)
 				for q := range r {
 					copy(dst[d+q*ld:][:left], edge.f[q*panel:])
 				}
-				j++
 			}
 			i += r
 		}

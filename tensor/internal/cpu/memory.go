@@ -20,8 +20,29 @@ func Floats(n int) []float32 {
 	return b
 }
 
+// A model has hundreds of matrices that are too small for huge pages of their own, so
+// they are cut from slabs. A slab is collected when all that was cut from it is.
+const slabFloats = 8 << 20
+
+var slab struct {
+	mu   sync.Mutex
+	free []float32
+}
+
+// halves returns n zeros for a weight, aligned to 64 bytes.
 func halves(n int) []uint16 {
-	f := Floats((n + 1) / 2)
+	need := (n + 2*chunk - 1) / (2 * chunk) * chunk
+	var f []float32
+	if need > slabFloats/4 {
+		f = Floats(need)
+	} else {
+		slab.mu.Lock()
+		if need > len(slab.free) {
+			slab.free = Floats(slabFloats)
+		}
+		f, slab.free = slab.free[:need:need], slab.free[need:]
+		slab.mu.Unlock()
+	}
 	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(f))), n)
 }
 

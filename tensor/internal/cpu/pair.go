@@ -73,7 +73,7 @@ func addPair(a, b uint32, c float32) float32 {
 }
 
 func tilePair(rows int) tileFunc {
-	return func(kc int, a, b, c unsafe.Pointer, lda, step, _, ldc, acc int) {
+	return func(kc int, a, b, c unsafe.Pointer, lda, step, ldc, acc int) {
 		bs := words((*float32)(b), kc*panel)
 		for r := range rows {
 			dst := (*[panel]float32)(unsafe.Add(c, r*ldc))

@@ -4,17 +4,16 @@
 
 #include "textflag.h"
 
-// func tileFMA_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileFMA_1x32AVX2(SB), NOSPLIT, $16-72
+// func tileFMA_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileFMA_1x32AVX2(SB), NOSPLIT, $16-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	STMXCSR old-8(SP)
 	MOVL $0x9fc0, R12
@@ -470,17 +469,16 @@ tileFMA_1x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileFMA_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileFMA_2x32AVX2(SB), NOSPLIT, $16-72
+// func tileFMA_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileFMA_2x32AVX2(SB), NOSPLIT, $16-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	STMXCSR old-8(SP)
 	MOVL $0x9fc0, R12
@@ -1154,17 +1152,16 @@ tileFMA_2x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileFMA_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileFMA_3x32AVX2(SB), NOSPLIT, $16-72
+// func tileFMA_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileFMA_3x32AVX2(SB), NOSPLIT, $16-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	STMXCSR old-8(SP)
 	MOVL $0x9fc0, R12
@@ -1742,17 +1739,16 @@ tileFMA_3x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileFMA_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileFMA_4x32AVX2(SB), NOSPLIT, $16-72
+// func tileFMA_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileFMA_4x32AVX2(SB), NOSPLIT, $16-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	STMXCSR old-8(SP)
 	MOVL $0x9fc0, R12
@@ -2474,17 +2470,16 @@ tileFMA_4x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileFMA_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileFMA_5x32AVX2(SB), NOSPLIT, $16-72
+// func tileFMA_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileFMA_5x32AVX2(SB), NOSPLIT, $16-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	STMXCSR old-8(SP)
@@ -3354,17 +3349,16 @@ tileFMA_5x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileFMA_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileFMA_6x32AVX2(SB), NOSPLIT, $16-72
+// func tileFMA_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileFMA_6x32AVX2(SB), NOSPLIT, $16-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	STMXCSR old-8(SP)

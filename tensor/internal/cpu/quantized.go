@@ -120,10 +120,10 @@ func (k *Kernels) blockOperand(w *weight) operand {
 func tileBlocks(l *blocks) func(rows int) tileFunc {
 	return func(rows int) tileFunc {
 		f := tileF32(rows)
-		return func(kc int, a, b, c unsafe.Pointer, lda, step, ldb, ldc, acc int) {
+		return func(kc int, a, b, c unsafe.Pointer, lda, step, ldc, acc int) {
 			for k := 0; k < kc; k += kernel.Block {
 				wide := l.widen(b)
-				f(kernel.Block, unsafe.Add(a, k/chunk*step), unsafe.Pointer(&wide), c, lda, step, ldb, ldc, acc)
+				f(kernel.Block, unsafe.Add(a, k/chunk*step), unsafe.Pointer(&wide), c, lda, step, ldc, acc)
 				b, acc = unsafe.Add(b, 2*l.words), 1
 			}
 		}

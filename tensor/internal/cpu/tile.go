@@ -5,7 +5,6 @@ import "unsafe"
 const (
 	chunk   = 16 // reduction steps per line of packed A
 	maxRows = 12 // rows of the tallest tile
-	maxWide = 4  // panels of the widest tile
 )
 
 // tileFunc computes one tile of dst (+)= a . b over kc reduction steps, each
@@ -13,42 +12,31 @@ const (
 //
 // Row i of a starts lda*i bytes after a; its steps come in chunks of 16
 // neighbours, step bytes apart: either rows as they lie in memory (step 64) or
-// packed, [ceil(kc/16)][rows][16] (lda 64). b is one or more panels of 32
-// columns, ldb bytes apart, float32 [kc][32] or bfloat16 [ceil(kc/2)][32][2]
+// packed, [ceil(kc/16)][rows][16] (lda 64). b is a panel of 32 columns, float32 [kc][32] or bfloat16 [ceil(kc/2)][32][2]
 // (an odd kc reads one more value of a and multiplies it by 0), or blocks of 32
 // steps (see quantized.go; kc is a multiple of 32). c is dst with
 // ldc bytes between rows. acc != 0 starts from dst, else from 0.
 //
 // Tiles of the table outer read matrices with a row a step instead: step k of row
 // i of a lies lda*k + 4*i bytes after a, and the columns of b step*k bytes after b.
-type tileFunc func(kc int, a, b, c unsafe.Pointer, lda, step, ldb, ldc, acc int)
+type tileFunc func(kc int, a, b, c unsafe.Pointer, lda, step, ldc, acc int)
 
 // tiles holds the tile functions of one variant and type of b.
 type tiles struct {
 	rows int // tallest tile
-	f    [maxWide + 1][maxRows + 1]tileFunc
-}
-
-// widest returns the most panels one tile of r rows can take.
-func (t *tiles) widest(r int) int {
-	for w := maxWide; w > 1; w-- {
-		if t.f[w][r] != nil {
-			return w
-		}
-	}
-	return 1
+	f    [maxRows + 1]tileFunc
 }
 
 func genericTiles(f func(rows int) tileFunc) tiles {
 	t := tiles{rows: maxRows}
 	for r := 1; r <= maxRows; r++ {
-		t.f[1][r] = f(r)
+		t.f[r] = f(r)
 	}
 	return t
 }
 
 func tileF32(rows int) tileFunc {
-	return func(kc int, a, b, c unsafe.Pointer, lda, step, _, ldc, acc int) {
+	return func(kc int, a, b, c unsafe.Pointer, lda, step, ldc, acc int) {
 		bs := unsafe.Slice((*float32)(b), kc*panel)
 		for r := range rows {
 			dst := (*[panel]float32)(unsafe.Add(c, r*ldc))
@@ -70,7 +58,7 @@ func tileF32(rows int) tileFunc {
 
 func tileBF16(rows int) tileFunc {
 	f := tileF32(rows)
-	return func(kc int, a, b, c unsafe.Pointer, lda, step, ldb, ldc, acc int) {
+	return func(kc int, a, b, c unsafe.Pointer, lda, step, ldc, acc int) {
 		var wide [chunk * panel]float32
 		kc = (kc + 1) &^ 1
 		for k := 0; k < kc; k += chunk {
@@ -79,14 +67,14 @@ func tileBF16(rows int) tileFunc {
 			for i, v := range h {
 				wide[(i/(2*panel)*2+i%2)*panel+i/2%panel] = widen(v)
 			}
-			f(n, unsafe.Add(a, k/chunk*step), unsafe.Pointer(&wide), c, lda, step, ldb, ldc, acc)
+			f(n, unsafe.Add(a, k/chunk*step), unsafe.Pointer(&wide), c, lda, step, ldc, acc)
 			acc = 1
 		}
 	}
 }
 
 func tileOuter(rows int) tileFunc {
-	return func(kc int, a, b, c unsafe.Pointer, lda, step, _, ldc, acc int) {
+	return func(kc int, a, b, c unsafe.Pointer, lda, step, ldc, acc int) {
 		for r := range rows {
 			dst := (*[panel]float32)(unsafe.Add(c, r*ldc))
 			var sum [panel]float32

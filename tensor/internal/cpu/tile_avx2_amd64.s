@@ -4,17 +4,16 @@
 
 #include "textflag.h"
 
-// func tileF32_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileF32_1x32AVX2(SB), NOSPLIT, $0-72
+// func tileF32_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileF32_1x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	TESTQ R10, R10
 	JNZ tileF32_1x32AVX2_load
@@ -207,17 +206,16 @@ tileF32_1x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileF32_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileF32_2x32AVX2(SB), NOSPLIT, $0-72
+// func tileF32_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileF32_2x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	TESTQ R10, R10
 	JNZ tileF32_2x32AVX2_load
@@ -509,17 +507,16 @@ tileF32_2x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileF32_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileF32_3x32AVX2(SB), NOSPLIT, $0-72
+// func tileF32_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileF32_3x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	MOVQ $2, R11
 tileF32_3x32AVX2_half:
@@ -766,17 +763,16 @@ tileF32_3x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileF32_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileF32_4x32AVX2(SB), NOSPLIT, $0-72
+// func tileF32_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileF32_4x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	MOVQ $2, R11
 tileF32_4x32AVX2_half:
@@ -1082,17 +1078,16 @@ tileF32_4x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileF32_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileF32_5x32AVX2(SB), NOSPLIT, $0-72
+// func tileF32_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileF32_5x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	MOVQ $2, R11
@@ -1461,17 +1456,16 @@ tileF32_5x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileF32_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileF32_6x32AVX2(SB), NOSPLIT, $0-72
+// func tileF32_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileF32_6x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	MOVQ $2, R11
@@ -1899,17 +1893,16 @@ tileF32_6x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileBF16_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileBF16_1x32AVX2(SB), NOSPLIT, $0-72
+// func tileBF16_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileBF16_1x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	MOVL $0xffff0000, R12
 	VMOVD R12, X15
@@ -2150,17 +2143,16 @@ tileBF16_1x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileBF16_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileBF16_2x32AVX2(SB), NOSPLIT, $0-72
+// func tileBF16_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileBF16_2x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	MOVL $0xffff0000, R12
 	VMOVD R12, X15
@@ -2505,17 +2497,16 @@ tileBF16_2x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileBF16_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileBF16_3x32AVX2(SB), NOSPLIT, $0-72
+// func tileBF16_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileBF16_3x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	MOVL $0xffff0000, R12
 	VMOVD R12, X15
@@ -2794,17 +2785,16 @@ tileBF16_3x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileBF16_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileBF16_4x32AVX2(SB), NOSPLIT, $0-72
+// func tileBF16_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileBF16_4x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	MOVL $0xffff0000, R12
 	VMOVD R12, X15
@@ -3145,17 +3135,16 @@ tileBF16_4x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileBF16_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileBF16_5x32AVX2(SB), NOSPLIT, $0-72
+// func tileBF16_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileBF16_5x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	MOVL $0xffff0000, R12
@@ -3562,17 +3551,16 @@ tileBF16_5x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileBF16_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileBF16_6x32AVX2(SB), NOSPLIT, $0-72
+// func tileBF16_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileBF16_6x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	LEAQ (R15)(R15*2), R13
 	LEAQ (SI)(R15*4), R14
 	MOVL $0xffff0000, R12
@@ -4041,17 +4029,16 @@ tileBF16_6x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileOuter_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileOuter_1x32AVX2(SB), NOSPLIT, $0-72
+// func tileOuter_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileOuter_1x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	TESTQ R10, R10
 	JNZ tileOuter_1x32AVX2_load
 	VXORPS Y12, Y12, Y12
@@ -4146,17 +4133,16 @@ tileOuter_1x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileOuter_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileOuter_2x32AVX2(SB), NOSPLIT, $0-72
+// func tileOuter_2x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileOuter_2x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	TESTQ R10, R10
 	JNZ tileOuter_2x32AVX2_load
 	VXORPS Y8, Y8, Y8
@@ -4290,17 +4276,16 @@ tileOuter_2x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileOuter_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileOuter_3x32AVX2(SB), NOSPLIT, $0-72
+// func tileOuter_3x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileOuter_3x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $2, R11
 tileOuter_3x32AVX2_half:
 	TESTQ R10, R10
@@ -4424,17 +4409,16 @@ tileOuter_3x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileOuter_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileOuter_4x32AVX2(SB), NOSPLIT, $0-72
+// func tileOuter_4x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileOuter_4x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $2, R11
 tileOuter_4x32AVX2_half:
 	TESTQ R10, R10
@@ -4581,17 +4565,16 @@ tileOuter_4x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileOuter_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileOuter_5x32AVX2(SB), NOSPLIT, $0-72
+// func tileOuter_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileOuter_5x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $2, R11
 tileOuter_5x32AVX2_half:
 	TESTQ R10, R10
@@ -4761,17 +4744,16 @@ tileOuter_5x32AVX2_store:
 	VZEROUPPER
 	RET
 
-// func tileOuter_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldb int, ldc int, acc int) 
-TEXT ·tileOuter_6x32AVX2(SB), NOSPLIT, $0-72
+// func tileOuter_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int) 
+TEXT ·tileOuter_6x32AVX2(SB), NOSPLIT, $0-64
 	MOVQ kc+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ c+24(FP), DX
 	MOVQ lda+32(FP), R15
 	MOVQ step+40(FP), AX
-	MOVQ ldb+48(FP), R9
-	MOVQ ldc+56(FP), R8
-	MOVQ acc+64(FP), R10
+	MOVQ ldc+48(FP), R8
+	MOVQ acc+56(FP), R10
 	MOVQ $2, R11
 tileOuter_6x32AVX2_half:
 	TESTQ R10, R10

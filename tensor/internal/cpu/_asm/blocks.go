@@ -24,7 +24,7 @@ var blockKinds = []string{"Q4", "Q8"}
 
 func genBlocks(u *unit) {
 	for _, kind := range blockKinds {
-		for r := 1; r <= u.tallest(kind, 1); r++ {
+		for r := 1; r <= u.maxRow; r++ {
 			if u.is512() {
 				u.blocks512(kind, r)
 			} else {
@@ -58,7 +58,7 @@ func (u *unit) blockWalk(kind string, rows int, begin, steps, end func()) {
 
 func (u *unit) blocks512(kind string, rows int) {
 	l := layouts[kind]
-	u.begin(tileName(kind, rows, 1), "", tileArgs, tileRegs)
+	u.begin(tileName(kind, rows), "", tileArgs, tileRegs)
 	// Registers 0 and 1 hold weights, then come those for all of a block, then
 	// broadcasts of a, and the accumulators are last.
 	d, m, table, base := 2, 4, 6, 4
@@ -76,7 +76,7 @@ func (u *unit) blocks512(kind string, rows int) {
 	}
 	u.p("JMP %s", u.at("block"))
 	u.label("load")
-	u.rowsOf(rows, 1, func(r, _, h int, mem string) { u.p("VMOVUPS %s, Z%d", mem, acc(r, h)) })
+	u.rowsOf(rows, func(r, h int, mem string) { u.p("VMOVUPS %s, Z%d", mem, acc(r, h)) })
 	begin := func() { u.scales512(l, d, m) }
 	steps := func() {
 		for k := range chunk {
@@ -94,7 +94,7 @@ func (u *unit) blocks512(kind string, rows int) {
 		}
 	}
 	u.blockWalk(kind, rows, begin, steps, func() {})
-	u.rowsOf(rows, 1, func(r, _, h int, mem string) { u.p("VMOVUPS Z%d, %s", acc(r, h), mem) })
+	u.rowsOf(rows, func(r, h int, mem string) { u.p("VMOVUPS Z%d, %s", acc(r, h), mem) })
 	u.end()
 }
 
@@ -190,7 +190,7 @@ func (u *unit) blocks256(kind string, rows int) {
 	local := func(minimum, g int) string {
 		return fmt.Sprintf("scales-%d(SP)", 2*32*groups-(minimum*groups+g)*32)
 	}
-	u.begin(tileName(kind, rows, 1), "", tileArgs, tileRegs)
+	u.begin(tileName(kind, rows), "", tileArgs, tileRegs)
 	u.rowBases(rows)
 	acc := func(r, g int) int { return r*groups + g }
 	b0 := rows * groups

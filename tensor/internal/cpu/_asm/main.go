@@ -159,17 +159,9 @@ func main() {
 
 // tileTable writes the field that holds the tiles of one kind.
 func tileTable(b *bytes.Buffer, s isa, field, kind string) {
-	fmt.Fprintf(b, "%s: tiles{rows: %d, f: [maxWide+1][maxRows+1]tileFunc{\n", field, s.maxRow)
-	for _, w := range []int{1, 2, 4} {
-		rows := s.tallest(kind, w)
-		if rows == 0 {
-			continue
-		}
-		fmt.Fprintf(b, "%d: {\n", w)
-		for r := 1; r <= rows; r++ {
-			fmt.Fprintf(b, "%d: %s,\n", r, tileName(kind, r, w)+s.name)
-		}
-		b.WriteString("},\n")
+	fmt.Fprintf(b, "%s: tiles{rows: %d, f: [maxRows+1]tileFunc{\n", field, s.maxRow)
+	for r := 1; r <= s.maxRow; r++ {
+		fmt.Fprintf(b, "%d: %s,\n", r, tileName(kind, r)+s.name)
 	}
 	b.WriteString("}},\n")
 }

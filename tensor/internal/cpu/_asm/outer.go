@@ -8,14 +8,14 @@ import "fmt"
 // of the other tiles.
 
 func genOuters(u *unit) {
-	for r := 1; r <= u.tallest("Outer", 1); r++ {
+	for r := 1; r <= u.maxRow; r++ {
 		u.outer(r)
 	}
 }
 
 // outer: SI and DI are the current rows of a and b, R15 and AX the bytes to the next.
 func (u *unit) outer(rows int) {
-	u.begin(tileName("Outer", rows, 1), "", tileArgs, tileRegs)
+	u.begin(tileName("Outer", rows), "", tileArgs, tileRegs)
 	groups, halves := u.group(), 1
 	if !u.is512() && rows > 2 {
 		groups, halves = groups/2, 2

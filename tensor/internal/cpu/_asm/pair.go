@@ -57,13 +57,11 @@ var (
 
 // genPairs writes the loops of one instruction set and kind.
 func genPairs(u *unit, kind string) {
-	for _, w := range []int{1, 2, 4} {
-		for r := 1; r <= u.tallest(kind, w); r++ {
-			if u.is512() {
-				u.tile512(kind, r, w)
-			} else {
-				u.tile256(kind, r)
-			}
+	for r := 1; r <= u.maxRow; r++ {
+		if u.is512() {
+			u.tile512(kind, r)
+		} else {
+			u.tile256(kind, r)
 		}
 	}
 	u.round(kind)

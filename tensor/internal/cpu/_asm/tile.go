@@ -2,10 +2,10 @@ package main
 
 import "fmt"
 
-// A product tile keeps rows x (32*wide) accumulators in registers and walks
-// the reduction once: each accumulator is one chain of fused multiply-adds.
-// Small tiles hide the latency of the chain by being wide, never by splitting
-// it. Kinds F32 and BF16 say what b holds; for DP and FMA see pair.go, for Q4 and
+// A product tile keeps rows x 32 accumulators in registers and walks the reduction
+// once: each accumulator is one chain of fused multiply-adds, which is never split.
+// Tiles of one to three rows wait for the latency of their chains, but then they wait
+// for memory anyway, which is read best from end to end, one panel at a time. Kinds F32 and BF16 say what b holds; for DP and FMA see pair.go, for Q4 and
 // Q8 blocks.go.
 
 const (
@@ -13,46 +13,25 @@ const (
 	prefetch = 2048
 )
 
-func tileName(kind string, rows, wide int) string {
-	return fmt.Sprintf("tile%s_%dx%d", kind, rows, 32*wide)
-}
-
-// tallest returns the most rows a tile of wide panels may have.
-func (s isa) tallest(kind string, wide int) int {
-	switch {
-	case (kind == "FMA" || kind == "Outer") && wide > 1: // not worth its code
-		return 0
-	case layouts[kind].bytes > 0 && wide > 1:
-		return 0
-	case wide == 1:
-		return s.maxRow
-	case s.is512() && wide == 2:
-		return 6
-	case s.is512() && wide == 4:
-		return 3
-	}
-	return 0
-}
+func tileName(kind string, rows int) string { return fmt.Sprintf("tile%s_%dx32", kind, rows) }
 
 func genTiles(u *unit) {
 	for _, kind := range []string{"F32", "BF16"} {
-		for _, w := range []int{1, 2, 4} {
-			for r := 1; r <= u.tallest(kind, w); r++ {
-				if u.is512() {
-					u.tile512(kind, r, w)
-				} else {
-					u.tile256(kind, r)
-				}
+		for r := 1; r <= u.maxRow; r++ {
+			if u.is512() {
+				u.tile512(kind, r)
+			} else {
+				u.tile256(kind, r)
 			}
 		}
 	}
 	genOuters(u)
 }
 
-var tileArgs = []arg{{"kc", "int"}, {"a", "unsafe.Pointer"}, {"b", "unsafe.Pointer"}, {"c", "unsafe.Pointer"}, {"lda", "int"}, {"step", "int"}, {"ldb", "int"}, {"ldc", "int"}, {"acc", "int"}}
+var tileArgs = []arg{{"kc", "int"}, {"a", "unsafe.Pointer"}, {"b", "unsafe.Pointer"}, {"c", "unsafe.Pointer"}, {"lda", "int"}, {"step", "int"}, {"ldc", "int"}, {"acc", "int"}}
 
 // R13 is three times lda; SI, R14 and BX point at rows 0, 4 and 8 of a.
-var tileRegs = []string{"CX", "SI", "DI", "DX", "R15", "AX", "R9", "R8", "R10"}
+var tileRegs = []string{"CX", "SI", "DI", "DX", "R15", "AX", "R8", "R10"}
 
 var rowBase = []string{"SI", "R14", "BX"}
 
@@ -69,21 +48,13 @@ func (u *unit) rowBases(rows int) {
 	}
 }
 
-// panelMem addresses byte d of panel j's current step.
-func panelMem(j, d int) string {
-	return fmt.Sprintf("%d(DI)", d) + []string{"", "(R9*1)", "(R9*2)", "(R11*1)"}[j]
-}
-
-func (u *unit) tile512(kind string, rows, wide int) {
+func (u *unit) tile512(kind string, rows int) {
 	if kind == "FMA" {
 		u.frame = 16
 	}
-	u.begin(tileName(kind, rows, wide), "", tileArgs, tileRegs)
-	if wide == 4 {
-		u.p("LEAQ (R9)(R9*2), R11")
-	}
-	acc := func(r, j, h int) int { return 32 - 2*rows*wide + (r*wide+j)*2 + h }
-	first := acc(0, 0, 0) // registers below it are free
+	u.begin(tileName(kind, rows), "", tileArgs, tileRegs)
+	acc := func(r, h int) int { return 32 - 2*rows + 2*r + h }
+	first := acc(0, 0) // registers below it are free
 	u.rowBases(rows)
 	masked := kind == "BF16" || kind == "FMA" // takes words apart
 	if kind == "FMA" {
@@ -101,7 +72,7 @@ func (u *unit) tile512(kind string, rows, wide int) {
 	}
 	u.p("JMP %s", u.at("start"))
 	u.label("load")
-	u.rowsOf(rows, wide, func(r, j, h int, mem string) { u.p("VMOVUPS %s, Z%d", mem, acc(r, j, h)) })
+	u.rowsOf(rows, func(r, h int, mem string) { u.p("VMOVUPS %s, Z%d", mem, acc(r, h)) })
 	u.label("start")
 
 	// Registers 0-3 hold b, 4 the mask, the rest below first broadcast a.
@@ -119,56 +90,53 @@ func (u *unit) tile512(kind string, rows, wide int) {
 	}
 	steps := func(k0, n int) { // n steps from k0 of this chunk
 		for k := k0; k < k0+n; {
+			if kind == "FMA" {
+				u.pairStep(rows, k, acc, base, free)
+				k++
+				continue
+			}
 			if kind != "BF16" {
-				for j := range wide {
-					if kind == "FMA" {
-						u.pairStep(rows, k, func(r, h int) int { return acc(r, j, h) }, base, free)
-						continue
-					}
-					u.p("VMOVUPS %s, Z0", panelMem(j, k*128))
-					u.p("VMOVUPS %s, Z1", panelMem(j, k*128+64))
-					if n > 1 {
-						u.p("PREFETCHT0 %s", panelMem(j, k*128+prefetch))
-						u.p("PREFETCHT0 %s", panelMem(j, k*128+prefetch+64))
-					}
-					for r := range rows {
-						t := bcast(r, k)
+				u.p("VMOVUPS %d(DI), Z0", k*128)
+				u.p("VMOVUPS %d(DI), Z1", k*128+64)
+				if n > 1 {
+					u.p("PREFETCHT0 %d(DI)", k*128+prefetch)
+					u.p("PREFETCHT0 %d(DI)", k*128+prefetch+64)
+				}
+				for r := range rows {
+					t := bcast(r, k)
+					for h := range 2 {
 						if kind == "DP" {
-							u.dp(0, t, acc(r, j, 0))
-							u.dp(1, t, acc(r, j, 1))
-							continue
+							u.dp(h, t, acc(r, h))
+						} else {
+							u.p("VFMADD231PS Z%d, Z%d, Z%d", h, t, acc(r, h))
 						}
-						u.p("VFMADD231PS Z0, Z%d, Z%d", t, acc(r, j, 0))
-						u.p("VFMADD231PS Z1, Z%d, Z%d", t, acc(r, j, 1))
 					}
 				}
 				k++
 				continue
 			}
-			for j := range wide {
-				u.p("VMOVUPS %s, Z1", panelMem(j, k*64))
-				u.p("VMOVUPS %s, Z3", panelMem(j, k*64+64))
-				if n > 2 {
-					u.p("PREFETCHT0 %s", panelMem(j, k*64+prefetch))
-					u.p("PREFETCHT0 %s", panelMem(j, k*64+prefetch+64))
-				}
-				u.p("VPSLLD $16, Z1, Z0")
-				u.p("VPSLLD $16, Z3, Z2")
-				u.p("VPANDD Z4, Z1, Z1")
-				u.p("VPANDD Z4, Z3, Z3")
-				for h := range 2 {
-					for r := range rows {
-						t := bcast(r, k+h)
-						u.p("VFMADD231PS Z%d, Z%d, Z%d", h, t, acc(r, j, 0))
-						u.p("VFMADD231PS Z%d, Z%d, Z%d", 2+h, t, acc(r, j, 1))
-					}
+			u.p("VMOVUPS %d(DI), Z1", k*64)
+			u.p("VMOVUPS %d(DI), Z3", k*64+64)
+			if n > 2 {
+				u.p("PREFETCHT0 %d(DI)", k*64+prefetch)
+				u.p("PREFETCHT0 %d(DI)", k*64+prefetch+64)
+			}
+			u.p("VPSLLD $16, Z1, Z0")
+			u.p("VPSLLD $16, Z3, Z2")
+			u.p("VPANDD Z4, Z1, Z1")
+			u.p("VPANDD Z4, Z3, Z3")
+			for h := range 2 {
+				for r := range rows {
+					t := bcast(r, k+h)
+					u.p("VFMADD231PS Z%d, Z%d, Z%d", h, t, acc(r, 0))
+					u.p("VFMADD231PS Z%d, Z%d, Z%d", 2+h, t, acc(r, 1))
 				}
 			}
 			k += 2
 		}
 	}
 	u.walk(kind, rows, steps)
-	u.rowsOf(rows, wide, func(r, j, h int, mem string) { u.p("VMOVUPS Z%d, %s", acc(r, j, h), mem) })
+	u.rowsOf(rows, func(r, h int, mem string) { u.p("VMOVUPS Z%d, %s", acc(r, h), mem) })
 	if kind == "FMA" {
 		u.flush(false)
 	}
@@ -232,13 +200,11 @@ func (u *unit) walk(kind string, rows int, steps func(k0, n int)) {
 }
 
 // rowsOf visits every register of the tile with its address in dst.
-func (u *unit) rowsOf(rows, wide int, visit func(r, j, h int, mem string)) {
+func (u *unit) rowsOf(rows int, visit func(r, h int, mem string)) {
 	u.p("MOVQ DX, R12")
 	for r := range rows {
-		for j := range wide {
-			for h := range 2 {
-				visit(r, j, h, fmt.Sprintf("%d(R12)", j*128+h*64))
-			}
+		for h := range 2 {
+			visit(r, h, fmt.Sprintf("%d(R12)", h*64))
 		}
 		if r < rows-1 {
 			u.p("ADDQ R8, R12")
@@ -252,7 +218,7 @@ func (u *unit) tile256(kind string, rows int) {
 	if kind == "FMA" {
 		u.frame = 16
 	}
-	u.begin(tileName(kind, rows, 1), "", tileArgs, tileRegs)
+	u.begin(tileName(kind, rows), "", tileArgs, tileRegs)
 	u.rowBases(rows)
 	groups, halves := 4, 1
 	if rows > 2 {

@@ -2,10 +2,14 @@ package sample
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/opencharacter/opencharacter/lm/transformer"
 	"github.com/opencharacter/opencharacter/tensor"
@@ -35,7 +39,14 @@ type batch struct {
 	queue  []int           // requests that wait
 	active []*row
 	done   int
-	choose chooser
+	drawn  []draw
+	choose []chooser // one for each goroutine that draws
+}
+
+// draw is a row's next token with its log-prob.
+type draw struct {
+	id      int32
+	logProb float32
 }
 
 func newBatch(m *transformer.Model, stack []*transformer.Adapter, reqs []Request, o Options, emit func(int, Result) error) *batch {
@@ -71,17 +82,16 @@ func (b *batch) run(ctx context.Context) error {
 		if err := b.model.Extend(b.ws, b.cache, chunks, b.stack, scores); err != nil {
 			return fmt.Errorf("sample: %w", err)
 		}
+		if err := b.draws(rows, scores); err != nil {
+			return err
+		}
 		drawn := 0
 		for k, r := range rows {
 			if r.fed < len(r.req.Prompt) {
 				continue // more of the prompt to come
 			}
-			more, err := b.next(r, scores.Row(k))
-			if err != nil {
-				return err
-			}
 			drawn++
-			if !more {
+			if !b.next(r, b.drawn[k]) {
 				if err := b.finish(r); err != nil {
 					return err
 				}
@@ -148,19 +158,56 @@ func (b *batch) plan(chunks []transformer.Chunk, rows []*row) ([]transformer.Chu
 	return chunks, rows
 }
 
-// next draws the row's next token from its logits and reports whether the
-// answer goes on; otherwise out.Finish is set.
-func (b *batch) next(r *row, logits []float32) (more bool, err error) {
+// fewDraws is up to how many rows one goroutine draws for: waking another takes as long.
+const fewDraws = 2
+
+// draws sets drawn to the next tokens of the rows whose prompts are read. A draw depends
+// on its row alone, so they may run at the same time.
+func (b *batch) draws(rows []*row, scores *tensor.Tensor) error {
+	b.drawn = slices.Grow(b.drawn[:0], len(rows))[:len(rows)]
+	n := max(1, min(runtime.GOMAXPROCS(0), len(rows)/fewDraws))
+	for len(b.choose) < n {
+		b.choose = append(b.choose, chooser{})
+	}
+	var g errgroup.Group
+	for w := range n {
+		some := func() error {
+			for k := w; k < len(rows); k += n {
+				if r := rows[k]; r.fed == len(r.req.Prompt) {
+					if err := b.draw(k, r, scores.Row(k), &b.choose[w]); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		}
+		if w == n-1 { // this goroutine's own share
+			return errors.Join(some(), g.Wait())
+		}
+		g.Go(some)
+	}
+	return nil
+}
+
+// draw draws the next token of rows[k] from its logits.
+func (b *batch) draw(k int, r *row, logits []float32, c *chooser) error {
 	p, position := &r.req.Params, len(r.out.Tokens)
 	lse := tensor.LogSumExp(logits)
 	if math.IsNaN(float64(lse)) || math.IsInf(float64(lse), 0) {
-		return false, fmt.Errorf("sample: request %d: the model's scores for token %d of the answer are not finite; its weights or an adapter are damaged", r.i, position)
+		return fmt.Errorf("sample: request %d: the model's scores for token %d of the answer are not finite; its weights or an adapter are damaged", r.i, position)
 	}
-	id := b.choose.choose(logits, p, r.seen, uniform(p.Seed, r.req.Key, position))
-	logProb := logits[id] - lse
+	id := c.choose(logits, p, r.seen, uniform(p.Seed, r.req.Key, position))
+	b.drawn[k] = draw{id, logits[id] - lse}
+	return nil
+}
+
+// next takes the row's next token and reports whether the answer goes on; otherwise
+// out.Finish is set.
+func (b *batch) next(r *row, d draw) (more bool) {
+	p, id, logProb := &r.req.Params, d.id, d.logProb
 	if slices.Contains(p.StopTokens, id) {
 		r.out.Finish, r.out.EndLogProb = FinishStop, logProb
-		return false, nil
+		return false
 	}
 	r.out.Tokens = append(r.out.Tokens, id)
 	r.out.LogProbs = append(r.out.LogProbs, logProb)
@@ -176,7 +223,7 @@ func (b *batch) next(r *row, logits []float32) (more bool, err error) {
 	case len(r.req.Prompt)+len(r.out.Tokens) >= b.model.Context:
 		r.out.Finish = FinishContext
 	}
-	return r.out.Finish == "", nil
+	return r.out.Finish == ""
 }
 
 // finish gives the row's memory back and hands its answer out.

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"slices"
 	"unsafe"
 
 	"github.com/opencharacter/opencharacter/tensor/internal/kernel"
@@ -50,61 +51,94 @@ func (k *Kernels) newAttender(s kernel.AttentionShape, l pageLayout, longest int
 
 func (a *attender) free() { a.buf.free() }
 
-// tile attends n rows to the pages of table.
-func (a *attender) tile(n int, table []unsafe.Pointer) {
-	m, hd, tiles := a.k.micro, a.shape.HeadDim, &a.k.micro.f32
-	longest, start := 0, a.first[0]
+// part is rows [from, to) of a tile and the pages that they attend to.
+type part struct {
+	from, to int
+	table    []unsafe.Pointer
+}
+
+// tile attends the rows of all parts, which stand one after another. The first shared
+// pages of all tables are the same: they are read once.
+func (a *attender) tile(parts []part, shared int) {
+	m := a.k.micro
+	n, start := parts[len(parts)-1].to, a.first[0]
 	for i := range n {
 		packRow(m, a.packedQ[i*chunk:], a.q[i], n)
-		longest, start = max(longest, a.length[i]), min(start, a.first[i])
+		start = min(start, a.first[i])
 	}
-	table = table[start/kernel.PageSize:]
-	start &^= kernel.PageSize - 1
-	longest -= start
-	pages := (longest + kernel.PageSize - 1) / kernel.PageSize
-	keySize, valueSize := 4*a.layout.values, 4*(a.layout.head-a.layout.values)
-	score := tiles.f[n]
-	for p, keys := range table[:pages] {
-		// The tiles prefetch within a page, not from page to page.
-		if p+1 < pages {
-			m.prefetch(table[p+1], keySize)
-		} else {
-			m.prefetch(unsafe.Add(table[0], keySize), valueSize)
-		}
-		score(hd, at(a.packedQ, 0), keys, at(a.scores, p*panel), 4*chunk, 4*chunk*n, 4*a.ld, 0)
+	skip := start / kernel.PageSize
+	start = skip * kernel.PageSize
+	if len(parts) == 1 {
+		shared = 0
+	}
+	shared = max(shared, skip)
+	a.scoreKeys(n, part{0, n, parts[0].table[:shared]}, skip, skip)
+	for _, p := range parts {
+		a.scoreKeys(n, p, shared, skip)
 	}
 	var sum [maxRows]float32
-	for i := range n {
-		s := a.scores[i*a.ld:][:pages*panel]
-		for j := range a.first[i] - start {
-			s[j] = negInf
-		}
-		for j := a.length[i] - start; j < len(s); j++ {
-			s[j] = negInf
-		}
-		top := m.maxOf(s) * a.shape.Scale
-		sum[i] = 1 / m.expOf(s, s, a.shape.Scale, -top)
-		if a.stats[i] != nil {
-			a.stats[i][0], a.stats[i][1] = top, sum[i]
-		}
-	}
-	columns := (hd + panel - 1) / panel
-	ld := columns * panel
-	for p, page := range table[:pages] {
-		if p+1 < pages {
-			m.prefetch(unsafe.Add(table[p+1], keySize), valueSize)
-		}
-		kc, acc := min(kernel.PageSize, longest-p*kernel.PageSize), min(p, 1)
-		for j := range columns {
-			tiles.f[n](kc, at(a.scores, p*kernel.PageSize), unsafe.Add(page, keySize+4*j*panel*kernel.PageSize),
-				at(a.out, j*panel), 4*a.ld, 4*chunk, 4*ld, acc)
+	for _, p := range parts {
+		for i := p.from; i < p.to; i++ {
+			s := a.scores[i*a.ld:][:(len(p.table)-skip)*panel]
+			for j := range a.first[i] - start {
+				s[j] = negInf
+			}
+			for j := a.length[i] - start; j < len(s); j++ {
+				s[j] = negInf
+			}
+			top := m.maxOf(s) * a.shape.Scale
+			sum[i] = 1 / m.expOf(s, s, a.shape.Scale, -top)
+			if a.stats[i] != nil {
+				a.stats[i][0], a.stats[i][1] = top, sum[i]
+			}
 		}
 	}
+	a.addValues(part{0, n, parts[0].table[:shared]}, skip, skip)
+	for _, p := range parts {
+		a.addValues(p, shared, skip)
+	}
+	ld := a.width()
 	for i := range n {
 		// Scaling also turns -0 into 0: how many zeros a tile added to a chain
 		// beyond a row's length must not show.
 		m.scale((*float32)(at(a.out, i*ld)), ld, sum[i])
 		copy(a.dst[i], a.out[i*ld:])
+	}
+}
+
+// longest is the greatest length of rows [from, to).
+func (a *attender) longest(from, to int) int { return slices.Max(a.length[from:to]) }
+
+// width is the distance between rows of out.
+func (a *attender) width() int { return (a.shape.HeadDim + panel - 1) / panel * panel }
+
+// scoreKeys sets the scores of p's rows, of n in the tile, for its pages from one on;
+// scores begin with page skip.
+func (a *attender) scoreKeys(n int, p part, from, skip int) {
+	score, keySize := a.k.micro.f32.f[p.to-p.from], 4*a.layout.values
+	for i := from; i < len(p.table); i++ {
+		// The tiles prefetch within a page, not from page to page.
+		if i+1 < len(p.table) {
+			a.k.micro.prefetch(p.table[i+1], keySize)
+		} else {
+			a.k.micro.prefetch(unsafe.Add(p.table[from], keySize), 4*(a.layout.head-a.layout.values))
+		}
+		score(a.shape.HeadDim, at(a.packedQ, p.from*chunk), p.table[i], at(a.scores, p.from*a.ld+(i-skip)*panel), 4*chunk, 4*chunk*n, 4*a.ld, 0)
+	}
+}
+
+// addValues adds the values of p's pages from one on to out.
+func (a *attender) addValues(p part, from, skip int) {
+	f, keySize, ld, longest := a.k.micro.f32.f[p.to-p.from], 4*a.layout.values, a.width(), a.longest(p.from, p.to)
+	for i := from; i < len(p.table); i++ {
+		if i+1 < len(p.table) {
+			a.k.micro.prefetch(unsafe.Add(p.table[i+1], keySize), 4*(a.layout.head-a.layout.values))
+		}
+		kc, acc := min(kernel.PageSize, longest-i*kernel.PageSize), min(i-skip, 1)
+		for j := 0; j < ld; j += panel {
+			f(kc, at(a.scores, p.from*a.ld+(i-skip)*panel), unsafe.Add(p.table[i], keySize+4*j*kernel.PageSize),
+				at(a.out, p.from*ld+j), 4*a.ld, 4*chunk, 4*ld, acc)
+		}
 	}
 }
 
@@ -157,7 +191,7 @@ func (k *Kernels) Attention(dst, q, key, val kernel.Matrix, offsets []int32, s k
 					a.stats[i] = stats.Row(p.o + pos)[2*head:][:2]
 				}
 			}
-			a.tile(n, table)
+			a.tile([]part{{0, n, table[:(a.longest(0, n)+kernel.PageSize-1)/kernel.PageSize]}}, 0)
 			x += n
 		}
 	})

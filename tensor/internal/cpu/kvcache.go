@@ -91,35 +91,77 @@ func (c *kvCache) Write(layer int, k, v kernel.Matrix, page, slot []int32) {
 	}
 }
 
+// run is query rows that one task does: up to 4 tiles that read the same pages, or one
+// tile whose rows begin with the same pages.
+type run struct {
+	lo, hi int
+	shared int // pages that all tables begin with, where they differ
+}
+
+// runs joins neighbours; some tiles of one row would read the same memory again and again.
+func (k *Kernels) runs(pages [][]int32, lengths []int32, group, window int) []run {
+	var runs []run
+	tile := max(1, k.micro.f32.rows/group)
+	for i := range pages {
+		if n := len(runs) - 1; n >= 0 {
+			r := &runs[n]
+			first, size := pages[r.lo], r.hi-r.lo
+			if r.shared == 0 && size < 4*tile && samePages(first, pages[i]) {
+				r.hi++
+				continue
+			}
+			if window == 0 && size < tile && (size == 1 || r.shared > 0) {
+				most := int(min(lengths[r.lo], lengths[i])) / kernel.PageSize // whole pages
+				if r.shared > 0 {
+					most = min(most, r.shared)
+				}
+				if n := sharedPages(first[:most], pages[i]); n > 0 {
+					r.hi, r.shared = i+1, n
+					continue
+				}
+			}
+		}
+		runs = append(runs, run{lo: i, hi: i + 1})
+	}
+	return runs
+}
+
+// sharedPages counts the pages that both tables begin with.
+func sharedPages(a, b []int32) int {
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
 // AttentionKV attends to cached positions. Neighbouring rows that read the
-// same pages share tiles, as do the query heads of one key/value head.
+// same pages share tiles, as do the query heads of one key/value head; where only the
+// first pages are the same, as after a common prompt, those are read once.
 func (k *Kernels) AttentionKV(dst, q kernel.Matrix, kv kernel.KV, layer int, pages [][]int32, lengths []int32, window int) {
 	c := kv.(*kvCache)
 	s, group := c.shape, c.shape.Heads/c.shape.KVHeads
 	s.Window = window
-	type run struct{ lo, hi int }
-	var runs []run
-	most := max(1, 4*k.micro.f32.rows/group)
-	for i := range pages {
-		n := len(runs) - 1
-		if n >= 0 && runs[n].hi-runs[n].lo < most && samePages(pages[runs[n].lo], pages[i]) {
-			runs[n].hi++
-			continue
-		}
-		runs = append(runs, run{i, i + 1})
-	}
+	runs := k.runs(pages, lengths, group, window)
 	parallel(len(runs)*s.KVHeads, func(t int) {
 		r, h := runs[t/s.KVHeads], t%s.KVHeads
 		var longest int32
 		for _, n := range lengths[r.lo:r.hi] {
 			longest = max(longest, n)
 		}
-		table := make([]unsafe.Pointer, (int(longest)+kernel.PageSize-1)/kernel.PageSize)
-		for i := range table {
-			table[i] = at(c.page(layer, int(pages[r.lo][i])), h*c.layout.head)
+		table := func(row int, length int32) []unsafe.Pointer {
+			t := make([]unsafe.Pointer, (int(length)+kernel.PageSize-1)/kernel.PageSize)
+			for i := range t {
+				t[i] = at(c.page(layer, int(pages[row][i])), h*c.layout.head)
+			}
+			return t
 		}
 		a := k.newAttender(s, c.layout, int(longest))
 		defer a.free()
+		var same []unsafe.Pointer
+		if r.shared == 0 {
+			same = table(r.lo, longest)
+		}
 		for x := r.lo * group; x < r.hi*group; {
 			n := min(a.rows, r.hi*group-x)
 			for i := range n {
@@ -129,8 +171,17 @@ func (k *Kernels) AttentionKV(dst, q kernel.Matrix, kv kernel.KV, layer int, pag
 				a.first[i] = s.First(a.length[i])
 				a.stats[i] = nil
 			}
-			a.tile(n, table)
 			x += n
+			if r.shared == 0 {
+				a.tile([]part{{0, n, same[:(a.longest(0, n)+kernel.PageSize-1)/kernel.PageSize]}}, 0)
+				continue
+			}
+			var parts []part
+			for row := r.lo; row < r.hi; row++ {
+				at := (row - r.lo) * group
+				parts = append(parts, part{at, at + group, table(row, lengths[row])})
+			}
+			a.tile(parts, r.shared)
 		}
 	})
 }

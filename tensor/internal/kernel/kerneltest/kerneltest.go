@@ -39,6 +39,7 @@ func Run(t *testing.T, k kernel.Kernels, threads func(n int)) {
 		{"Products", products},
 		{"ProductRowLaw", productRowLaw},
 		{"ProductTerms", productTerms},
+		{"CacheShared", cacheShared},
 		{"Weight", weights},
 		{"Quantized", quantizedWeights},
 		{"Elementwise", elementwise},

@@ -65,7 +65,7 @@ func formats() (all []bench) {
 	const in, out, copies = 576, 1536, 256
 	for _, f := range []tensor.Format{tensor.StoredBF16, tensor.Q4, tensor.Q8} {
 		w := stored(f, out, in)
-		for _, m := range []int{1, 8, 64, 512} {
+		for _, m := range []int{1, 8, 16, 64, 512} {
 			x, y := random(m, in), tensor.New(m, out)
 			b := bench{name: fmt.Sprintf("%v %dx%d->%d", f, m, in, out), flops: 2 * float64(m*in*out), exact: true,
 				run: func() { tensor.Linear(y, x, w, false) }}

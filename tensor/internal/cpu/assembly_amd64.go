@@ -151,6 +151,9 @@ func tileQ4_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Poi
 func tileQ4_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
+func widenQ4AVX512(dst unsafe.Pointer, src unsafe.Pointer, n int)
+
+//go:noescape
 func tileQ8_1x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
@@ -185,6 +188,9 @@ func tileQ8_11x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Poi
 
 //go:noescape
 func tileQ8_12x32AVX512(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
+
+//go:noescape
+func widenQ8AVX512(dst unsafe.Pointer, src unsafe.Pointer, n int)
 
 //go:noescape
 func dotAVX512(sum *[lanes]float32, a *float32, b *float32, n int)
@@ -315,6 +321,8 @@ var avx512Loops = &micro{
 		11: tileQ8_11x32AVX512,
 		12: tileQ8_12x32AVX512,
 	}},
+	widenQ4:    widenQ4AVX512,
+	widenQ8:    widenQ8AVX512,
 	dot:        dotAVX512,
 	fold:       foldAVX512,
 	max:        maxAVX512,
@@ -534,6 +542,9 @@ func tileQ4_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointe
 func tileQ4_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
+func widenQ4AVX2(dst unsafe.Pointer, src unsafe.Pointer, n int)
+
+//go:noescape
 func tileQ8_1x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
 
 //go:noescape
@@ -550,6 +561,9 @@ func tileQ8_5x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointe
 
 //go:noescape
 func tileQ8_6x32AVX2(kc int, a unsafe.Pointer, b unsafe.Pointer, c unsafe.Pointer, lda int, step int, ldc int, acc int)
+
+//go:noescape
+func widenQ8AVX2(dst unsafe.Pointer, src unsafe.Pointer, n int)
 
 //go:noescape
 func dotAVX2(sum *[lanes]float32, a *float32, b *float32, n int)
@@ -650,6 +664,8 @@ var avx2Loops = &micro{
 		5: tileQ8_5x32AVX2,
 		6: tileQ8_6x32AVX2,
 	}},
+	widenQ4:    widenQ4AVX2,
+	widenQ8:    widenQ8AVX2,
 	dot:        dotAVX2,
 	fold:       foldAVX2,
 	max:        maxAVX2,

@@ -7,11 +7,12 @@ import "github.com/opencharacter/opencharacter/tensor/internal/kernel"
 // tile. Only the packing differs between NT, NN, TN and Linear; see pack.go.
 
 const (
-	blockK      = 384     // reduction steps per pass over a block of dst: a tile of a stays in L1
-	blockRows   = 144     // rows of a task
-	blockPanels = 8       // panels of a task: one pass over them stays in L2
-	badStride   = 1024    // values between rows that lie in one set of L1
-	smallWork   = 1 << 17 // multiply-adds below which one thread does all
+	blockK      = 384         // reduction steps per pass over a block of dst: a tile of a stays in L1
+	blockRows   = 144         // rows of a task
+	blockPanels = 8           // panels of a task: one pass over them stays in L2
+	badStride   = 1024        // values between rows that lie in one set of L1
+	widenRows   = maxRows + 1 // rows of a task from which panels of blocks are widened once for all tiles
+	smallWork   = 1 << 17     // multiply-adds below which one thread does all
 )
 
 // plan cuts dst of m rows and np panels into tasks of rb rows and cb panels.
@@ -117,13 +118,19 @@ func block(dst []float32, ld, n int, a side, b operand, accumulate bool) {
 		if accumulate || k > 0 {
 			acc = 1
 		}
+		b := b.skip(0, k)
+		var wide *buffer
+		if b.widen != nil && a.m >= widenRows {
+			wide = scratch(np * panel * kc)
+			b = b.widened(wide.f, np, kc)
+		}
 		for i := 0; i < a.m; {
 			pa, lda, step, r := a.tile(i, k)
 			f := b.tiles.f[r]
 			for j := range np {
 				d := i*ld + j*panel
 				if j < full {
-					f(kc, pa, b.panel(j, k), at(dst, d), lda, step, 4*ld, acc)
+					f(kc, pa, b.panel(j, 0), at(dst, d), lda, step, 4*ld, acc)
 					continue
 				}
 				// The last columns do not fill a panel: they go through a copy.
@@ -134,12 +141,15 @@ func block(dst []float32, ld, n int, a side, b operand, accumulate bool) {
 				for q := 0; q < r && acc != 0; q++ {
 					copy(edge.f[q*panel:], dst[d+q*ld:][:left])
 				}
-				f(kc, pa, b.panel(j, k), at(edge.f, 0), lda, step, 4*panel, acc)
+				f(kc, pa, b.panel(j, 0), at(edge.f, 0), lda, step, 4*panel, acc)
 				for q := range r {
 					copy(dst[d+q*ld:][:left], edge.f[q*panel:])
 				}
 			}
 			i += r
+		}
+		if wide != nil {
+			wide.free()
 		}
 	}
 	if edge != nil {

@@ -19,6 +19,10 @@ type micro struct {
 	// Tiles of a product, see tiles.
 	f32, bf16, outer, q4, q8 tiles
 
+	// widenQ4 and widenQ8 write n steps, a multiple of kernel.Block, of a panel of blocks
+	// as float32s [n][32]; nil where tiles do not gain by it.
+	widenQ4, widenQ8 func(dst, src unsafe.Pointer, n int)
+
 	// dot adds a[i]*b[i] to sum[i%lanes], fused where the machine can.
 	dot func(sum *[lanes]float32, a, b *float32, n int)
 	// fold adds the lanes by halves.

@@ -9,7 +9,10 @@ type operand struct {
 	stride, step int
 	tiles        *tiles
 	round        *pairLoops // rounds the left side to words, or nil
-	outer        bool       // tiles read both sides in place, see tileFunc
+	// widen writes n steps of a panel as float32s, for tiles flat, or is nil.
+	widen func(dst, src unsafe.Pointer, n int)
+	flat  *tiles
+	outer bool // tiles read both sides in place, see tileFunc
 }
 
 // steps is the number of reduction steps over k values.
@@ -34,6 +37,14 @@ func (o operand) panel(j, k int) unsafe.Pointer { return unsafe.Add(o.base, j*o.
 func (o operand) skip(j, k int) operand {
 	o.base = o.panel(j, k)
 	return o
+}
+
+// widened writes the first steps of np panels to d and returns them as float32 panels.
+func (o operand) widened(d []float32, np, steps int) operand {
+	for j := range np {
+		o.widen(at(d, j*panel*steps), o.panel(j, 0), steps)
+	}
+	return operand{base: at(d, 0), stride: 4 * panel * steps, step: 4 * panel, tiles: o.flat}
 }
 
 // side is a left side [m,k] as tiles read it, tile after tile of up to height

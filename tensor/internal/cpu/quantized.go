@@ -108,9 +108,9 @@ func (w *weight) blockRow(i int, dst []float32) {
 
 // blockOperand is w as a right side.
 func (k *Kernels) blockOperand(w *weight) operand {
-	o := operand{base: unsafe.Pointer(unsafe.SliceData(w.data)), stride: 2 * w.stride, tiles: &k.micro.q4}
+	o := operand{base: unsafe.Pointer(unsafe.SliceData(w.data)), stride: 2 * w.stride, tiles: &k.micro.q4, flat: &k.micro.f32, widen: k.micro.widenQ4}
 	if w.format == kernel.Q8 {
-		o.tiles = &k.micro.q8
+		o.tiles, o.widen = &k.micro.q8, k.micro.widenQ8
 	}
 	o.step = 2 * blocksOf(w.format).words / kernel.Block
 	return o

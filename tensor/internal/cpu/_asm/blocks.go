@@ -31,6 +31,7 @@ func genBlocks(u *unit) {
 				u.blocks256(kind, r)
 			}
 		}
+		u.widen(kind)
 	}
 }
 
@@ -63,13 +64,7 @@ func (u *unit) blocks512(kind string, rows int) {
 	d, m, table, base := 2, 4, 6, 4
 	if kind == "Q4" {
 		base = 7
-		// The floats 0 to 15: the low four bits of a lane look its nibble up.
-		u.p("MOVQ $0x0706050403020100, R12")
-		u.p("VMOVQ R12, X0")
-		u.p("MOVQ $0x0f0e0d0c0b0a0908, R12")
-		u.p("VPINSRQ $1, R12, X0, X0")
-		u.p("VPMOVZXBD X0, Z%d", table)
-		u.p("VCVTDQ2PS Z%d, Z%d", table, table)
+		u.nibbleTable(table)
 	}
 	acc := func(r, h int) int { return 32 - 2*rows + 2*r + h }
 	free, turn := min(acc(0, 0)-base, 3), 0
@@ -82,14 +77,7 @@ func (u *unit) blocks512(kind string, rows int) {
 	u.p("JMP %s", u.at("block"))
 	u.label("load")
 	u.rowsOf(rows, func(r, h int, mem string) { u.p("VMOVUPS %s, Z%d", mem, acc(r, h)) })
-	begin := func() {
-		for o := 0; o < l.bytes-l.scale; o += 64 {
-			u.p("PREFETCHT0 %d(DI)", l.scale+o+prefetch)
-			for h := range 2 {
-				u.p("VCVTPH2PS %d(DI), Z%d", l.scale+o+32*h, []int{d, m}[o/64]+h)
-			}
-		}
-	}
+	begin := func() { u.scales512(l, d, m) }
 	steps := func() {
 		for k := range chunk {
 			for h := range 2 {
@@ -107,6 +95,64 @@ func (u *unit) blocks512(kind string, rows int) {
 	}
 	u.blockWalk(kind, rows, begin, steps, func() {})
 	u.rowsOf(rows, func(r, h int, mem string) { u.p("VMOVUPS Z%d, %s", acc(r, h), mem) })
+	u.end()
+}
+
+// nibbleTable sets a register to the floats 0 to 15: the low four bits of a lane look its
+// nibble up.
+func (u *unit) nibbleTable(table int) {
+	u.p("MOVQ $0x0706050403020100, R12")
+	u.p("VMOVQ R12, X0")
+	u.p("MOVQ $0x0f0e0d0c0b0a0908, R12")
+	u.p("VPINSRQ $1, R12, X0, X0")
+	u.p("VPMOVZXBD X0, Z%d", table)
+	u.p("VCVTDQ2PS Z%d, Z%d", table, table)
+}
+
+// scales512 reads a block's scales to two registers from d on and minimums to m.
+func (u *unit) scales512(l layout, d, m int) {
+	for o := 0; o < l.bytes-l.scale; o += 64 {
+		u.p("PREFETCHT0 %d(DI)", l.scale+o+prefetch)
+		for h := range 2 {
+			u.p("VCVTPH2PS %d(DI), Z%d", l.scale+o+32*h, []int{d, m}[o/64]+h)
+		}
+	}
+}
+
+// widen writes n steps, a multiple of 32, of a panel as float32s [n][32].
+func (u *unit) widen(kind string) {
+	l := layouts[kind]
+	u.begin("widen"+kind, "", []arg{{"dst", "unsafe.Pointer"}, {"src", "unsafe.Pointer"}, {"n", "int"}}, []string{"DX", "DI", "CX"})
+	begin := func() { u.scales512(l, 2, 4) }
+	if kind == "Q4" {
+		if u.is512() {
+			u.nibbleTable(6)
+		} else {
+			u.nibbleMask()
+		}
+	}
+	if !u.is512() {
+		begin = func() {
+			for minimum := range (l.bytes - l.scale) / 64 {
+				for g := range 4 {
+					u.p("VCVTPH2PS %d(DI), Y%d", l.scale+64*minimum+16*g, 4+4*minimum+g)
+				}
+			}
+		}
+	}
+	u.blockWalk(kind, 0, begin, func() {
+		for k := range chunk {
+			for g := range u.group() {
+				if u.is512() {
+					u.weight512(kind, g, k, 2+g, 4+g, 6)
+				} else {
+					u.weight256(kind, g, k, g, fmt.Sprintf("Y%d", 4+g), fmt.Sprintf("Y%d", 8+g))
+				}
+				u.p("VMOVUPS %s, %d(DX)", u.v(g), 128*k+u.bytes*g)
+			}
+		}
+		u.p("ADDQ $%d, DX", 128*chunk)
+	}, func() {})
 	u.end()
 }
 
@@ -151,9 +197,7 @@ func (u *unit) blocks256(kind string, rows int) {
 	a0 := b0 + groups
 	na := min(15-a0, rows, 2)
 	if kind == "Q4" {
-		u.p("MOVL $15, R12")
-		u.p("VMOVD R12, X15")
-		u.p("VPBROADCASTD X15, Y15")
+		u.nibbleMask()
 	}
 	u.p("LEAQ %d(DI), BX", l.scale)
 	if halves == 2 {
@@ -191,23 +235,7 @@ func (u *unit) blocks256(kind string, rows int) {
 	steps := func() {
 		for k := range chunk {
 			for g := range groups {
-				t := b0 + g
-				if kind == "Q8" {
-					u.p("VPMOVSXBD %d(DI), Y%d", k*32+8*g, t)
-				} else {
-					u.p("VMOVDQU %d(DI), Y%d", k/8*128+32*g, t)
-					if s := k % 8; s > 0 {
-						u.p("VPSRLD $%d, Y%d, Y%d", 4*s, t, t)
-					}
-					if k%8 < 7 {
-						u.p("VPAND Y15, Y%d, Y%d", t, t)
-					}
-				}
-				u.p("VCVTDQ2PS Y%d, Y%d", t, t)
-				u.p("VMULPS %s, Y%d, Y%d", local(0, g), t, t)
-				if kind == "Q4" { // the product was exact, so this rounds like a fused one
-					u.p("VADDPS %s, Y%d, Y%d", local(1, g), t, t)
-				}
+				u.weight256(kind, g, k, b0+g, local(0, g), local(1, g))
 			}
 			for r := range rows {
 				t := a0 + turn%na
@@ -233,4 +261,31 @@ func (u *unit) blocks256(kind string, rows int) {
 		u.p("JNZ %s", u.at("half"))
 	}
 	u.end()
+}
+
+func (u *unit) nibbleMask() {
+	u.p("MOVL $15, R12")
+	u.p("VMOVD R12, X15")
+	u.p("VPBROADCASTD X15, Y15")
+}
+
+// weight256 leaves the weights of step k and columns 8g to 8g+7 in register t; d and m are
+// registers or places in memory.
+func (u *unit) weight256(kind string, g, k, t int, d, m string) {
+	if kind == "Q8" {
+		u.p("VPMOVSXBD %d(DI), Y%d", k*32+8*g, t)
+	} else {
+		u.p("VMOVDQU %d(DI), Y%d", k/8*128+32*g, t)
+		if s := k % 8; s > 0 {
+			u.p("VPSRLD $%d, Y%d, Y%d", 4*s, t, t)
+		}
+		if k%8 < 7 {
+			u.p("VPAND Y15, Y%d, Y%d", t, t)
+		}
+	}
+	u.p("VCVTDQ2PS Y%d, Y%d", t, t)
+	u.p("VMULPS %s, Y%d, Y%d", d, t, t)
+	if kind == "Q4" { // the product was exact, so this rounds like a fused one
+		u.p("VADDPS %s, Y%d, Y%d", m, t, t)
+	}
 }

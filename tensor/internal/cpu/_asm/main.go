@@ -173,6 +173,9 @@ func genTable(b *bytes.Buffer, s isa) {
 	for _, kind := range append([]string{"F32", "BF16", "Outer"}, blockKinds...) {
 		tileTable(b, s, strings.ToLower(kind), kind)
 	}
+	for _, kind := range blockKinds {
+		fmt.Fprintf(b, "widen%s: widen%s%s,\n", kind, kind, s.name)
+	}
 	for _, n := range vectorNames {
 		fmt.Fprintf(b, "%s: %s%s,\n", n, n, s.name)
 	}

@@ -92,6 +92,11 @@ func quantizedWeights(t *testing.T, k kernel.Kernels) {
 					near(t, name, i, got.Data[i], truth, gamma(s.k+2)*size)
 				}
 				if acc {
+					m := kernel.Term{A: random(rng, s.m, 6), B: random(rng, s.n, 6)}
+					k.MatMulNT(got, m.A, m.B, true)
+					both := clone(start)
+					k.Linear(both, x, w, true, m)
+					equal(t, name+" with a term", both.Data, got.Data)
 					continue
 				}
 				for _, step := range []int{1, 2, 3, 5, 7, 13} {

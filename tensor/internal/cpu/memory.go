@@ -22,7 +22,7 @@ func Floats(n int) []float32 {
 
 // A model has hundreds of matrices that are too small for huge pages of their own, so
 // they are cut from slabs. A slab is collected when all that was cut from it is.
-const slabFloats = 8 << 20
+const slabFloats = 4 << 20
 
 var slab struct {
 	mu   sync.Mutex

@@ -7,7 +7,7 @@ import (
 )
 
 // Weight is a frozen matrix W [Out, In], packed in the order the kernels read it:
-// in bfloat16 (NewWeight) or in quantised blocks (NewQuantized, quantized.go).
+// in bfloat16 (NewWeight), quantised blocks (NewQuantized) or float32 (NewFloat32).
 // Products with it widen to float32 exactly, unless SetCompute asks for another mode.
 type Weight struct {
 	Out, In int

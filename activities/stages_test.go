@@ -1,3 +1,5 @@
+//go:build !noserver
+
 package activities
 
 import (
@@ -293,5 +295,64 @@ func TestConverse(t *testing.T) {
 	}
 	if kept == 0 || int64(kept) != o.Kept || o.Rows != 12 {
 		t.Errorf("%d kept of %+v", kept, o)
+	}
+}
+
+// TestOnlyWhatCannotMendIsFatal: an object that cannot be read now may be readable later.
+func TestOnlyWhatCannotMendIsFatal(t *testing.T) {
+	k := newKit(t)
+	put := func(text string) string {
+		r, err := k.store.Put(t.Context(), "uploads", ".txt", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "ref:" + r.Key
+	}
+	for name, set := range map[string][]string{
+		"unknown character": {"constitution", "nobody"},
+		"path":              {"constitution", "ref:plans/x.json"},
+		"missing upload":    {"preferences.prompts", "ref:uploads/none.txt"},
+		"prompts of no use": {"preferences.prompts", put("Hello!"), "teacher", "recorded"},
+		"source left out":   {"preferences.prompts", put("Hello!"), "preferences.sources", `["pool"]`},
+		"empty prompts":     {"preferences.prompts", put("\n")},
+		"broken recorded":   {"teacher_options.file", put("{")},
+		"too few recorded":  {"teacher_options.file", put(`{"prompt":"a","chosen":"b"}`), "teacher", "recorded"},
+		"nothing recorded":  {"constitution", "gardener", "teacher", "recorded"},
+		"unknown field":     {"dpo.epoch", "3"},
+	} {
+		_, err := k.data.ResolveSpec(t.Context(), ResolveInput{Spec: k.spec(set...)})
+		if kind, fatal := failure(err); !fatal || kind != BadInput {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	p, err := getPlan(t.Context(), k.store, k.plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Prompts = &store.Ref{Key: "uploads/gone.txt", SHA256: strings.Repeat("0", 64), Size: 1}
+	plan, err := putJSON(t.Context(), k.store, "plans", p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = k.data.MakePrompts(t.Context(), MakePromptsInput{Plan: plan, Kind: KindPreferences})
+	if _, fatal := failure(err); err == nil || fatal {
+		t.Errorf("an object that cannot be read: %v", err)
+	}
+	_, err = try[InspectModelOutput](k, k.engine.InspectModel, InspectModelInput{Plan: func() store.Ref {
+		p.Spec.ModelSHA256 = strings.Repeat("0", 64)
+		r, _ := putJSON(t.Context(), k.store, "plans", p)
+		return r
+	}()}, nil, nil)
+	if kind, fatal := failure(err); !fatal || kind != BadInput {
+		t.Errorf("another model than the pinned one: %v", err)
+	}
+	p.Spec.ModelSHA256, p.Spec.Weights = "", "quantized"
+	plan, err = putJSON(t.Context(), k.store, "plans", p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = try[InspectModelOutput](k, k.engine.InspectModel, InspectModelInput{Plan: plan}, nil, nil)
+	if kind, fatal := failure(err); !fatal || kind != BadInput || !strings.Contains(err.Error(), "needs a GGUF file") {
+		t.Errorf("quantised weights that there are not: %v", err)
 	}
 }

@@ -3,7 +3,6 @@ package dataset_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -12,57 +11,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencharacter/opencharacter/dataset"
-	"github.com/opencharacter/opencharacter/store"
 )
-
-func TestManifestIsCommittedOnce(t *testing.T) {
-	t.Parallel()
-	s := open(t)
-	m := dataset.Manifest{
-		Kind: "preferences", InputHash: "abc", Parts: []store.Ref{{Key: "k", SHA256: "s", Size: 1, Rows: 2}}, Rows: 5, Kept: 2,
-		Dropped: map[string]int64{"repetition": 2, "empty": 1}, Info: map[string]string{"model": "<m&m>"},
-	}
-	const key = "d/__meta/manifest.json"
-	if _, ok, err := dataset.ReadManifest(t.Context(), s, key); ok || err != nil {
-		t.Errorf("no manifest yet: %v, %v", ok, err)
-	}
-	for range 2 {
-		if err := dataset.CommitManifest(t.Context(), s, key, m); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, ok, err := dataset.ReadManifest(t.Context(), s, key)
-	if err != nil || !ok {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(m, got); diff != "" {
-		t.Error(diff)
-	}
-	raw, err := s.GetKey(t.Context(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const want = `{"dropped":{"empty":1,"repetition":2},"info":{"model":"<m&m>"},"input_hash":"abc","kept":2,"kind":"preferences","parts":[{"key":"k","rows":2,"sha256":"s","size":1}],"rows":5}` + "\n"
-	if string(raw) != want {
-		t.Errorf("bytes %s", raw)
-	}
-	other := m
-	other.Kept = 3
-	if err := dataset.CommitManifest(t.Context(), s, key, other); !errors.Is(err, store.ErrConflict) {
-		t.Errorf("another manifest under the same key: %v", err)
-	}
-	for _, bad := range []dataset.Manifest{{}, {Kind: "k", Rows: 1, Kept: 2}, {Kind: "k", Dropped: map[string]int64{"": 1}}, {Kind: "k", Dropped: map[string]int64{"x": -1}}} {
-		if err := dataset.CommitManifest(t.Context(), s, "bad", bad); err == nil {
-			t.Errorf("%+v was committed", bad)
-		}
-	}
-	if _, err := s.PutKey(t.Context(), "broken", []byte("{")); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := dataset.ReadManifest(t.Context(), s, "broken"); err == nil || !strings.Contains(err.Error(), "broken") {
-		t.Errorf("broken manifest: %v", err)
-	}
-}
 
 func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(`{"kind":"k","rows":3,"kept":1,"dropped":{"x":2},"parts":[{"key":"a","rows":1}]}`))

@@ -1,3 +1,5 @@
+//go:build !noserver
+
 // Package compose checks docker-compose.yml and the Dockerfile at the root of the project, as far as that can be done without a container engine: both are read
 // by the library that Docker Compose itself is built on, and the rules that matter are tests.
 package compose_test

@@ -1,3 +1,5 @@
+//go:build !noserver
+
 package s3server_test
 
 import (

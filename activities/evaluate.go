@@ -157,15 +157,19 @@ func (v *evaluator) answer(ctx context.Context, prompts []string) ([]Answer, err
 	return out, err
 }
 
+// scoreBatch is how many answers are scored between two looks at the context; what stands before all of them is
+// computed once a batch.
+const scoreBatch = 32
+
 // score is the mean log-prob a token of the answers, each after before + its prompt; 0 when there are none.
 func (v *evaluator) score(ctx context.Context, before []chat.Message, rows []constitution.Example) (float64, error) {
 	total, tokens := 0.0, 0
-	for i := 0; i < len(rows); i += referenceBatch {
+	for i := 0; i < len(rows); i += scoreBatch {
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
 		}
 		var ex []train.Example
-		for _, r := range rows[i:min(i+referenceBatch, len(rows))] {
+		for _, r := range rows[i:min(i+scoreBatch, len(rows))] {
 			x, err := EncodeAnswer(v.m, before, r.Prompt, r.Response)
 			if err != nil {
 				return 0, err

@@ -71,6 +71,44 @@ func cut(ex []Example, group, limit int) (list []span, total int) {
 	return list, total
 }
 
+// scoringSpans are the spans of rows that are only scored. Rows that for the most part begin
+// as the one before, such as answers after one long prompt, cost little more than what they
+// do not share, so many of them fit a pass: its bound is on what is computed beside that beginning.
+func scoringSpans(ex []Example, limit int) []span {
+	own := make([]int, len(ex)+1) // tokens that row i does not share with the one before; large: it shares little
+	any := false
+	for i, e := range ex {
+		own[i] = len(e.Tokens)
+		if i > 0 {
+			if n := own[i] - common(ex[i-1].Tokens, e.Tokens); n < own[i]/2 {
+				own[i], any = n, true
+			}
+		}
+	}
+	if !any {
+		return spans(ex, 1, limit)
+	}
+	var list []span
+	computed, unfolded := 0, 0
+	for i, e := range ex {
+		n := len(e.Tokens)
+		if len(list) == 0 || computed+own[i] > limit || unfolded+n > maxUnfolded*limit {
+			list, computed, unfolded = append(list, span{i, i}), n, 0
+			if i+1 < len(ex) && own[i+1] < len(ex[i+1].Tokens) {
+				computed = 0 // the beginning that the next rows share
+			}
+		} else {
+			computed += own[i]
+		}
+		list[len(list)-1].to, unfolded = i+1, unfolded+n
+	}
+	return list
+}
+
+// maxUnfolded times the limit of a pass is the most tokens, shared ones counted for each of
+// their rows, that attention sees at once: 4 kB each in a small model.
+const maxUnfolded = 32
+
 // packed is one forward pass: rows side by side and their scored positions. Row i
 // owns positions[starts[i]:starts[i+1]].
 type packed struct {
@@ -140,7 +178,7 @@ func TokenLogProbs(m *transformer.Model, ws *transformer.Workspace, ex []Example
 	}
 	out := make([][]float32, len(ex))
 	var p packed
-	for _, s := range spans(ex, 1, DefaultMicroTokens) {
+	for _, s := range scoringSpans(ex, DefaultMicroTokens) {
 		p.fill(ex[s.from:s.to], always)
 		logprobs, err := m.LogProbs(ws, p.rows, p.positions, stack)
 		if err != nil {

@@ -8,7 +8,7 @@ DATA ?= .character
 ID ?= $(CHARACTER)
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help test unit demo build check generate reference clean
+.PHONY: help test unit fuzz demo build check generate reference clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ test: ## all tests; sets itself up
 
 unit: ## quick tests only: no server, no model; from an empty build cache about a minute of building
 	@./bench/unit.sh
+
+fuzz: ## every parser against N inputs (N=1000000 ONLY=regex)
+	@./bench/fuzz.sh
 
 check: ## vet, lint, workflow determinism, generated files
 	@./bench/check.sh

@@ -44,6 +44,7 @@ var imports = map[string]string{
 	"testenv/stack":                     "testenv/s3server testenv/temporalserver",
 	"testenv/chaos":                     "",
 	"testenv/tinymodel":                 "lm/safetensors",
+	"testenv/hostile":                   "",
 	"cmd/character":                     "activities constitution dataset lm/chat lm/hub lm/sample lm/tokenizer lm/train lm/transformer spec store tensor testenv/s3server testenv/stack workers workflows",
 	"cmd/character-worker":              "lm/hub store tensor workers",
 	"bench/gemm":                        "tensor",

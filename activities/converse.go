@@ -7,7 +7,6 @@ import (
 
 	"github.com/opencharacter/opencharacter/constitution"
 	"github.com/opencharacter/opencharacter/dataset"
-	"github.com/opencharacter/opencharacter/heartbeat"
 	"github.com/opencharacter/opencharacter/lm/chat"
 	"github.com/opencharacter/opencharacter/lm/sample"
 )
@@ -42,13 +41,8 @@ func (t *talk) messages(system string, first bool) []chat.Message {
 // Converse lets two copies of the character talk: the roles are swapped for real at every turn, each copy seeing its
 // own lines as the assistant's. A conversation is kept when every turn passes the filters.
 func (e *Engine) Converse(ctx context.Context, in ChunkInput) (ChunkOutput, error) {
-	var out ChunkOutput
 	var live progress
-	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) (err error) {
-		out, err = e.converse(ctx, in, &live)
-		return err
-	})
-	return out, err
+	return onDevice(ctx, e, &live, func(ctx context.Context) (ChunkOutput, error) { return e.converse(ctx, in, &live) })
 }
 
 func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (ChunkOutput, error) {
@@ -61,7 +55,7 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 	if err != nil {
 		return ChunkOutput{}, err
 	}
-	m, stack, err := e.open(ctx, p.sampling(p.Model), in.Adapters)
+	m, stack, err := e.open(ctx, live, p.sampling(p.Model), in.Adapters)
 	if err != nil {
 		return ChunkOutput{}, err
 	}
@@ -87,7 +81,7 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 			open = append(open, t)
 			reqs = append(reqs, sample.Request{Key: rowKey(fmt.Sprintf("interaction-%d", turn), t.id), Prompt: ids, Params: params(intro.Interaction, p.Spec.Seed, m)})
 		}
-		err := sample.Generate(ctx, m.Model, stack, reqs, sample.Options{MaxRows: intro.Parallel, Decode: m.Tokens.DecodeText,
+		err := sample.Generate(ctx, m.Model, stack, reqs, sample.Options{MaxRows: intro.Parallel, Decode: m.Tokens.DecodeText, Alive: live.alive,
 			Progress: func(done, tokens int) { live.set(func(l *Live) { l.Done = len(rows)*turn + done }) }},
 			func(i int, r sample.Result) error {
 				text, reason := dataset.CheckResponse(lim, r.Finish, m.Tokens.DecodeText(r.Tokens))
@@ -96,7 +90,7 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 				return nil
 			})
 		if err != nil {
-			return ChunkOutput{}, err
+			return ChunkOutput{}, notFinite(err, "interaction", func(i int) string { return open[i].id })
 		}
 	}
 	convs := make([]dataset.Conversation, len(talks))

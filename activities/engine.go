@@ -2,10 +2,10 @@ package activities
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/heartbeat"
@@ -26,7 +26,11 @@ type Engine struct {
 	Hub hub.Options
 	// Pull lets the engine fetch a known model that is not there yet.
 	Pull bool
+	// Stall is how long an attempt may make no progress before it ends and is tried again; 0 means
+	// heartbeat.DefaultStall. Loading a model does not count.
+	Stall time.Duration
 
+	device   sync.Mutex // held by the one attempt that works
 	mu       sync.Mutex
 	model    *Loaded
 	adapters map[string]*transformer.Adapter
@@ -128,6 +132,13 @@ func (e *Engine) load(ctx context.Context, wanted ModelInfo) (*Loaded, error) {
 	return m, m.compute(wanted)
 }
 
+// loadFor is load with the watchdog held off.
+func (e *Engine) loadFor(ctx context.Context, live *progress, wanted ModelInfo) (*Loaded, error) {
+	live.loading.Add(1)
+	defer live.loading.Add(-1)
+	return e.load(ctx, wanted)
+}
+
 // compute sets the arithmetic in which a run uses the model.
 func (m *Loaded) compute(wanted ModelInfo) error {
 	c, err := tensor.ParseCompute(wanted.Compute)
@@ -194,8 +205,8 @@ func (e *Engine) stack(ctx context.Context, m *transformer.Model, refs []Adapter
 }
 
 // open returns a model and the adapters on top of it.
-func (e *Engine) open(ctx context.Context, wanted ModelInfo, adapters []AdapterRef) (*Loaded, []*transformer.Adapter, error) {
-	m, err := e.load(ctx, wanted)
+func (e *Engine) open(ctx context.Context, live *progress, wanted ModelInfo, adapters []AdapterRef) (*Loaded, []*transformer.Adapter, error) {
+	m, err := e.loadFor(ctx, live, wanted)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -265,27 +276,4 @@ func (e *Engine) inspect(ctx context.Context, in InspectModelInput) (InspectMode
 	out := InspectModelOutput{Model: p.Model, Variant: p.Variant}
 	out.Plan, err = putJSON(ctx, e.Store, "plans", p)
 	return out, err
-}
-
-// progress is what a running engine activity tells by its heartbeats.
-type progress struct {
-	mu sync.Mutex
-	Live
-}
-
-// Live is the heartbeat detail of a running activity: rows or steps done inside the present chunk or segment.
-type Live struct {
-	Done   int                `json:"done"`
-	Total  int                `json:"total"`
-	Tokens int                `json:"tokens,omitempty"`
-	Values map[string]float64 `json:"values,omitempty"`
-}
-
-func (p *progress) set(f func(*Live)) { p.mu.Lock(); f(&p.Live); p.mu.Unlock() }
-
-// details is a copy as JSON, so that the heartbeat never races with the work.
-func (p *progress) details() any {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return json.RawMessage(mustJSON(p.Live))
 }

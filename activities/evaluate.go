@@ -6,7 +6,6 @@ import (
 	"math"
 
 	"github.com/opencharacter/opencharacter/constitution"
-	"github.com/opencharacter/opencharacter/heartbeat"
 	"github.com/opencharacter/opencharacter/lm/chat"
 	"github.com/opencharacter/opencharacter/lm/sample"
 	"github.com/opencharacter/opencharacter/lm/train"
@@ -56,31 +55,29 @@ type EvaluateOutput struct {
 
 // EvaluateModel answers the check prompts and scores the held-out and the plain answers under one model.
 func (e *Engine) EvaluateModel(ctx context.Context, in EvaluateInput) (EvaluateOutput, error) {
-	var out EvaluateOutput
 	var live progress
-	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) error {
+	return onDevice(ctx, e, &live, func(ctx context.Context) (out EvaluateOutput, err error) {
 		p, err := getPlan(ctx, e.Store, in.Plan)
 		if err != nil {
-			return err
+			return out, err
 		}
 		c, err := getConstitution(ctx, e.Store, p)
 		if err != nil {
-			return err
+			return out, err
 		}
-		m, stack, err := e.open(ctx, p.Model, in.Adapters)
+		m, stack, err := e.open(ctx, &live, p.Model, in.Adapters)
 		if err != nil {
-			return err
+			return out, err
 		}
 		rec, err := recorded(ctx, e.Store, p)
 		if err != nil {
-			return err
+			return out, err
 		}
 		held, _ := splitHeldOut(p, rec)
 		ev := evaluator{m: m, ws: e.workspace(), stack: stack, plan: p, live: &live}
 		out.Result, err = ev.run(ctx, e.Store, in, c, held)
-		return err
+		return out, err
 	})
-	return out, err
 }
 
 type evaluator struct {
@@ -146,7 +143,7 @@ func (v *evaluator) answer(ctx context.Context, prompts []string) ([]Answer, err
 		}
 		reqs[i] = sample.Request{Key: rowKey("evaluation", q), Prompt: ids, Params: params(v.plan.Spec.Evaluation.Sampling, v.plan.Spec.Seed, v.m)}
 	}
-	err := sample.Generate(ctx, v.m.Model, v.stack, reqs, sample.Options{MaxRows: 32, Decode: v.m.Tokens.DecodeText,
+	err := sample.Generate(ctx, v.m.Model, v.stack, reqs, sample.Options{MaxRows: 32, Decode: v.m.Tokens.DecodeText, Alive: v.live.alive,
 		Progress: func(done, tokens int) {
 			v.live.set(func(l *Live) { l.Done, l.Total, l.Tokens = done, len(prompts), l.Tokens+tokens })
 		}},
@@ -154,7 +151,7 @@ func (v *evaluator) answer(ctx context.Context, prompts []string) ([]Answer, err
 			out[i] = Answer{Prompt: prompts[i], Response: v.m.Text(r), Finish: r.Finish}
 			return nil
 		})
-	return out, err
+	return out, notFinite(err, "evaluation", func(i int) string { return fmt.Sprintf("%q", prompts[i]) })
 }
 
 // scoreBatch is how many answers are scored between two looks at the context; what stands before all of them is
@@ -178,7 +175,7 @@ func (v *evaluator) score(ctx context.Context, before []chat.Message, rows []con
 		}
 		sums, counts, err := train.SumLogProbs(v.m.Model, v.ws, ex, v.stack)
 		if err != nil {
-			return 0, err
+			return 0, notFinite(err, "evaluation", func(j int) string { return fmt.Sprintf("%q", rows[i+j].Prompt) })
 		}
 		for j := range sums {
 			total += sums[j]

@@ -11,7 +11,6 @@ import (
 
 	"github.com/opencharacter/opencharacter/constitution"
 	"github.com/opencharacter/opencharacter/dataset"
-	"github.com/opencharacter/opencharacter/heartbeat"
 	"github.com/opencharacter/opencharacter/lm/chat"
 	"github.com/opencharacter/opencharacter/lm/sample"
 	"github.com/opencharacter/opencharacter/spec"
@@ -52,13 +51,8 @@ type ChunkOutput struct {
 // Generate answers a chunk of prompts with the local model and commits the answers, each with the reason it was
 // dropped for, if any.
 func (e *Engine) Generate(ctx context.Context, in ChunkInput) (ChunkOutput, error) {
-	var out ChunkOutput
 	var live progress
-	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) (err error) {
-		out, err = e.generate(ctx, in, &live)
-		return err
-	})
-	return out, err
+	return onDevice(ctx, e, &live, func(ctx context.Context) (ChunkOutput, error) { return e.generate(ctx, in, &live) })
 }
 
 func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (ChunkOutput, error) {
@@ -75,7 +69,7 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 	if err != nil {
 		return ChunkOutput{}, err
 	}
-	m, stack, err := e.open(ctx, p.sampling(r.model), in.Adapters)
+	m, stack, err := e.open(ctx, live, p.sampling(r.model), in.Adapters)
 	if err != nil {
 		return ChunkOutput{}, err
 	}
@@ -95,7 +89,7 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 		}
 		reqs[i] = sample.Request{Key: rowKey(in.Role, q.ID), Prompt: ids, Params: params(r.sampling, p.Spec.Seed, m)}
 	}
-	err = sample.Generate(ctx, m.Model, stack, reqs, sample.Options{MaxRows: r.parallel, Decode: m.Tokens.DecodeText,
+	err = sample.Generate(ctx, m.Model, stack, reqs, sample.Options{MaxRows: r.parallel, Decode: m.Tokens.DecodeText, Alive: live.alive,
 		Progress: func(done, tokens int) { live.set(func(l *Live) { l.Done, l.Tokens = done, l.Tokens+tokens }) }},
 		func(i int, res sample.Result) error {
 			judged := res.Finish
@@ -110,7 +104,7 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 			return nil
 		})
 	if err != nil {
-		return ChunkOutput{}, err
+		return ChunkOutput{}, notFinite(err, in.Role, func(i int) string { return rows[i].ID })
 	}
 	return commitChunk(ctx, e.Store, in, "parts/"+in.Role, out, ofResponse, start)
 }

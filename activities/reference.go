@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/opencharacter/opencharacter/dataset"
-	"github.com/opencharacter/opencharacter/heartbeat"
 	"github.com/opencharacter/opencharacter/lm/train"
 	"github.com/opencharacter/opencharacter/store"
 )
@@ -17,28 +16,27 @@ const referenceBatch = 8
 // ReferenceLogProbs scores pairs [From, To) under the frozen stack and commits the sums. The reference is computed once,
 // before training, by the same forward pass as the policy, so that the first step's loss is exactly ln 2.
 func (e *Engine) ReferenceLogProbs(ctx context.Context, in TrainInput) (ChunkOutput, error) {
-	var out ChunkOutput
 	var live progress
-	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) error {
+	return onDevice(ctx, e, &live, func(ctx context.Context) (out ChunkOutput, err error) {
 		start := time.Now()
 		p, err := getPlan(ctx, e.Store, in.Plan)
 		if err != nil {
-			return err
+			return out, err
 		}
-		m, frozen, err := e.open(ctx, p.Model, in.Frozen)
+		m, frozen, err := e.open(ctx, &live, p.Model, in.Frozen)
 		if err != nil {
-			return err
+			return out, err
 		}
 		r, err := e.tokens(ctx, in, p, m)
 		if err != nil {
-			return err
+			return out, err
 		}
 		to := min(in.To, len(r.pairs))
 		live.set(func(l *Live) { l.Total = to - in.From })
 		var rows []dataset.Reference
 		for i := in.From; i < to; i += referenceBatch {
 			if ctx.Err() != nil {
-				return context.Cause(ctx)
+				return out, context.Cause(ctx)
 			}
 			var ex []train.Example
 			batch := r.pairs[i:min(i+referenceBatch, to)]
@@ -47,7 +45,7 @@ func (e *Engine) ReferenceLogProbs(ctx context.Context, in TrainInput) (ChunkOut
 			}
 			each, err := train.TokenLogProbs(m.Model, e.workspace(), ex, frozen)
 			if err != nil {
-				return err
+				return out, notFinite(err, "reference", func(j int) string { return batch[j/2].ID })
 			}
 			for j, x := range batch {
 				c, r := each[2*j], each[2*j+1]
@@ -62,17 +60,16 @@ func (e *Engine) ReferenceLogProbs(ctx context.Context, in TrainInput) (ChunkOut
 		}
 		parts, err := dataset.WriteParts(ctx, e.Store, "parts/reference", rows)
 		if err != nil {
-			return err
+			return out, err
 		}
 		if len(parts) != 1 {
-			return fmt.Errorf("activities: reference chunk of %d rows made %d parts", len(rows), len(parts))
+			return out, fmt.Errorf("activities: reference chunk of %d rows made %d parts", len(rows), len(parts))
 		}
 		out.Rows, out.Kept = int64(len(rows)), int64(len(rows))
 		out.Chain, err = putJSON(ctx, e.Store, "parts/reference", chunk{Previous: in.Previous, Part: parts[0], From: in.From, To: to, Kept: out.Kept})
 		out.Seconds = time.Since(start).Seconds()
-		return err
+		return out, err
 	})
-	return out, err
 }
 
 // withReference puts the stored sums into the pairs. Every pair must have its own.

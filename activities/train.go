@@ -15,7 +15,6 @@ import (
 
 	"go.temporal.io/sdk/activity"
 
-	"github.com/opencharacter/opencharacter/heartbeat"
 	"github.com/opencharacter/opencharacter/lm/train"
 	"github.com/opencharacter/opencharacter/lm/transformer"
 	"github.com/opencharacter/opencharacter/store"
@@ -54,14 +53,12 @@ type note struct {
 // TrainSegment continues a training from its last committed checkpoint for a bounded time or number of steps and
 // commits the next. The stream is fenced: a timed-out attempt that still runs cannot overwrite its successor.
 func (e *Engine) TrainSegment(ctx context.Context, in TrainInput) (SegmentOutput, error) {
-	var out SegmentOutput
 	var live progress
-	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) (err error) {
-		out, err = e.segment(ctx, in, &live)
+	return onDevice(ctx, e, &live, func(ctx context.Context) (SegmentOutput, error) {
+		out, err := e.segment(ctx, in, &live)
 		debug.FreeOSMemory() // the trainer is gone: what comes next shall not grow on top of it
-		return err
+		return out, err
 	})
-	return out, err
 }
 
 func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (SegmentOutput, error) {
@@ -70,7 +67,7 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 	if err != nil {
 		return SegmentOutput{}, err
 	}
-	m, err := e.load(ctx, p.Model)
+	m, err := e.loadFor(ctx, live, p.Model)
 	if err != nil {
 		return SegmentOutput{}, err
 	}
@@ -132,6 +129,9 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 				b[i] = rows.rows[j]
 			}
 			mt, err = tr.StepSFT(b)
+		}
+		if err != nil && ctx.Err() != nil {
+			break // told to end within the step, which changed nothing: what was done before it is kept
 		}
 		kind := StageFailed
 		if errors.Is(err, train.ErrNonFinite) {
@@ -204,39 +204,55 @@ func (e *Engine) settleFile(ctx context.Context, ext string, data []byte) (*stor
 	return &r, err
 }
 
-// restore loads the newest checkpoint into the trainer. A checkpoint that fails its hash is not used: the one before
-// it is, or else the training begins again, which ends with the same bytes; that is said in the result.
+// restore loads the newest checkpoint into the trainer. A checkpoint that fails its hash is not used, nor is one with the
+// right hash that no trainer can have written: the one before it is, or else the training begins again, which ends with
+// the same bytes; that is said in the result.
 func (e *Engine) restore(ctx context.Context, claim *store.Claim, tr *train.Trainer, variant string) (log, times *bytes.Buffer, said string, err error) {
 	log, times = &bytes.Buffer{}, &bytes.Buffer{}
 	h := claim.Head()
 	if h.Step == 0 {
 		return log, times, "", nil
 	}
-	files, err := e.Store.ReadFiles(ctx, h)
-	for errors.Is(err, store.ErrCorrupt) {
+	files, err := e.checkpoint(ctx, h, tr)
+	for errors.Is(err, store.ErrCorrupt) || errors.Is(err, train.ErrDamaged) {
 		damaged := h.Step
 		var ok bool
 		if h, ok = claim.UsePrevious(); !ok || h.Step == 0 {
 			return log, times, fmt.Sprintf("checkpoint of step %d is corrupt and there is no good one before it; the training began again", damaged), nil
 		}
 		said = fmt.Sprintf("checkpoint of step %d is corrupt (%v); continued from step %d", damaged, err, h.Step)
-		files, err = e.Store.ReadFiles(ctx, h)
+		files, err = e.checkpoint(ctx, h, tr)
 	}
 	if err != nil {
-		return nil, nil, said, fmt.Errorf("read checkpoint of step %d: %w", h.Step, err)
+		return nil, nil, said, err
 	}
 	log.Write(files[metricsFile])
 	times.Write(files[timingsFile])
-	delete(files, metricsFile)
-	delete(files, timingsFile)
-	if err := tr.Restore(files); err != nil {
-		return nil, nil, said, fatal(BadInput, err)
-	}
 	var n note
 	if json.Unmarshal(h.Note, &n) == nil && n.Variant != "" && n.Variant != variant {
 		said = fmt.Sprintf("kernel variant changed from %s to %s at step %d: from here on the numbers follow the new one", n.Variant, variant, h.Step)
 	}
 	return log, times, said, nil
+}
+
+// checkpoint reads a checkpoint, sets the trainer to it and gives its files. When it returns an error the trainer has not
+// changed.
+func (e *Engine) checkpoint(ctx context.Context, h store.Head, tr *train.Trainer) (map[string][]byte, error) {
+	files, err := e.Store.ReadFiles(ctx, h)
+	if err != nil {
+		return nil, fmt.Errorf("read checkpoint of step %d: %w", h.Step, err)
+	}
+	switch s, err := train.ReadState(files); {
+	case err != nil:
+		return nil, fmt.Errorf("checkpoint of step %d: %w", h.Step, err)
+	case int64(s.Step) != h.Step:
+		return nil, fmt.Errorf("checkpoint of step %d: %w: its state is that of step %d", h.Step, train.ErrDamaged, s.Step)
+	}
+	err = tr.Restore(files)
+	if errors.Is(err, train.ErrDamaged) {
+		return nil, fmt.Errorf("checkpoint of step %d: %w", h.Step, err)
+	}
+	return files, fatal(BadInput, err)
 }
 
 func metricValues(kind string, m train.Metrics) map[string]float64 {

@@ -3,7 +3,7 @@
 // The SDK's own heartbeats cancel an activity when one of them cannot be sent for the throttle interval (at most
 // a minute), whatever the heartbeat timeout is: a server that restarts would end every training attempt. Run sends
 // its own heartbeats instead and lets the work go on until the server has said that the attempt is over, the worker
-// stops, or nothing got through for the whole heartbeat timeout.
+// stops, nothing got through for the whole heartbeat timeout, or the work itself stands still (watchdog.go).
 //
 // It knows nothing of what the work is. Inside Run do not call activity.RecordHeartbeat. Start reading at Run.
 package heartbeat
@@ -47,6 +47,11 @@ type Options struct {
 	// Details are sent with each heartbeat and found by the next attempt (activity.GetHeartbeatDetails).
 	// It is called from another goroutine while the work runs. nil sends none.
 	Details func() any
+	// Progress counts what the work has done, in any unit: it must change whenever the work gets on. It is called from
+	// another goroutine. nil switches the watchdog off.
+	Progress func() int64
+	// Stall is how long Progress may stand still before the attempt ends with ErrStalled; 0 means DefaultStall.
+	Stall time.Duration
 	// Converter encodes the details; nil means the SDK's default (JSON). Give the client's own when it encrypts.
 	Converter converter.DataConverter
 }
@@ -60,7 +65,8 @@ const flushTime = 5 * time.Second
 // When work succeeds, so does Run, even if it was told to end meanwhile. When work fails for a reason of its own, Run
 // returns that error. When work returns because its context ended, Run returns what closes the attempt right: a
 // cancellation for a canceled activity, a retryable error with a delay of a second for a stopping worker, and the
-// cause for all others. Before any error the newest details are sent once more.
+// cause for all others. Before any error the newest details are sent once more. Work that stalls and does not even look
+// at its context is left behind: it may still run when Run has returned.
 func Run(ctx context.Context, o Options, work func(context.Context) error) error {
 	// The service itself, not the client's RecordActivityHeartbeat: that one tries again for as long as it may, so a
 	// short outage would be noticed late, and it does not work in the SDK's test environments.
@@ -95,7 +101,16 @@ func run(ctx context.Context, send send, o Options, work func(context.Context) e
 	wg.Go(func() { watch(ctx, wctx, end) })
 	wg.Go(func() { b.loop(wctx, end) })
 
-	err := work(wctx)
+	leave := flushTime // no longer than the server waits for the next heartbeat
+	if b.timeout > 0 {
+		leave = min(leave, b.timeout/2)
+	}
+	var err error
+	if o.Progress == nil {
+		err = work(wctx)
+	} else {
+		err = o.watched(wctx, end, leave, work)
+	}
 	cause := error(nil)
 	if wctx.Err() != nil {
 		cause = context.Cause(wctx)

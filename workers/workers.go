@@ -30,6 +30,9 @@ type Options struct {
 	Hub hub.Options
 	// Pull lets the engine fetch a known model that is missing.
 	Pull bool
+	// Stall is how long an attempt on the engine may make no progress before it ends and is tried again; 0 means
+	// heartbeat.DefaultStall (10 minutes).
+	Stall time.Duration
 	// Key returns the value of an environment variable that a spec names (teacher queue); required there.
 	Key func(env string) string
 	// TeacherSlots is how many teacher chunks run at once; 0 is 4.
@@ -81,7 +84,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			// One slot a device: two models at once would only slow each other down.
 			opt.MaxConcurrentActivityExecutionSize, opt.DisableWorkflowWorker = 1, true
 			w := worker.New(c, activities.EngineQueue, opt)
-			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull})
+			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Stall: o.Stall})
 			out = append(out, w)
 		default:
 			return nil, fmt.Errorf("workers: queue %q is not one of data, teacher, engine", q)

@@ -175,7 +175,7 @@ func (f *Format) render(msgs []Message, generationPrompt bool) (string, error) {
 		d.AsDict().Set("role", jinja.NewString(m.Role))
 		d.AsDict().Set("content", jinja.NewString(m.Content))
 		list[i] = d
-		size += len(m.Content)
+		size += len(m.Content) + messageSize
 	}
 	text, err := f.renderValues(jinja.NewList(list), size, generationPrompt)
 	if err != nil {
@@ -200,7 +200,7 @@ func keepsSystem(text string, msgs []Message) error {
 	return nil
 }
 
-// renderValues runs the template; size is the length of all contents.
+// renderValues runs the template; size is the length of all messages.
 func (f *Format) renderValues(messages jinja.Value, size int, generationPrompt bool) (string, error) {
 	text := func(id int32, ok bool) jinja.Value {
 		if !ok {

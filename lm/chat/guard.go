@@ -16,27 +16,31 @@ import (
 // the depth of macros, the size of every value that is assigned and of all
 // output; brackets, tags and the whole source are bounded before. What changes
 // a list or dict in place is refused, as in Hugging Face's sandbox, so values
-// cannot contain themselves.
-//
-// Not covered: one expression that makes one huge value by itself, such as
-// replace or join with long arguments: memory is used before the result can be
-// seen. Load models from sources you trust, as for their weights.
+// cannot contain themselves. Calls that make long texts out of short ones are
+// replaced by bounded ones (grow.go). What is left to one expression by itself is
+// to name the same value again and again, as often as its length allows: at the
+// worst maxTag/2 values of maxValue, some hundred megabytes.
 const (
 	maxSource   = 256 << 10 // bytes of a template; real ones have 1 to 30 KB
-	maxTag      = 64 << 10
+	maxTag      = 16 << 10  // bytes of one tag; real ones have some hundred
 	maxBrackets = 64
 	maxJoins    = 256 // operators + and ~ in one tag
 	maxSteps    = 200_000
-	maxDepth    = 100     // macros inside macros
-	maxRange    = 100_000 // as in Jinja's sandbox
-	maxValue    = 1 << 20 // bytes or items of one value, on top of twice the conversation
-	maxOutput   = 4 << 20 // bytes of all outputs, on top of eight times the conversation
+	maxDepth    = 100      // macros inside macros
+	maxRange    = 100_000  // as in Jinja's sandbox
+	maxValue    = 64 << 10 // bytes of one value, on top of twice the conversation
+	itemSize    = 64       // bytes that an item of a list or dict counts for, on top of its own
+	messageSize = 256      // bytes that a message counts for, on top of its text
+	maxOutput   = 4 << 20  // bytes of all outputs, on top of eight times the conversation
 	maxTime     = 10 * time.Second
 )
 
 // guardNames are the names under which a template finds the guard's functions;
 // they do not occur in its source.
-type guardNames struct{ step, enter, leave, value, output string }
+type guardNames struct {
+	step, enter, leave, value, output string
+	prefix                            string // of the functions in grow.go
+}
 
 // guarded is a compiled template.
 type guarded struct {
@@ -55,7 +59,7 @@ func compile(source string) (g *guarded, err error) {
 	for strings.Contains(source, p) {
 		p += "x_"
 	}
-	g = &guarded{names: guardNames{p + "step", p + "enter", p + "leave", p + "value", p + "output"}}
+	g = &guarded{names: guardNames{p + "step", p + "enter", p + "leave", p + "value", p + "output", p}}
 	safe, err := rewrite(source, g.names)
 	if err != nil {
 		return nil, err
@@ -113,6 +117,12 @@ func (g *guarded) render(data map[string]jinja.Value, size int) (text string, er
 	add(g.names.leave, func([]jinja.Value) (jinja.Value, error) { r.depth--; return none, nil })
 	add(g.names.value, func(args []jinja.Value) (jinja.Value, error) { return none, r.value(args) })
 	add(g.names.output, r.print)
+	add(g.names.prefix+"format", r.format)
+	for name, fn := range map[string]func([]jinja.Value, map[string]jinja.Value) (jinja.Value, error){
+		"replace": r.replace, "join": r.join, "indent": r.indent,
+	} {
+		data[g.names.prefix+name] = jinja.NewCallable(name, fn)
+	}
 	add("range", bounded)
 	add("raise_exception", func(args []jinja.Value) (jinja.Value, error) {
 		m := "raise_exception"
@@ -185,6 +195,7 @@ func measure(v jinja.Value, left *int, depth int) error {
 			return errors.New("a number is too large")
 		}
 	case v.IsList():
+		*left -= itemSize * v.AsList().Len()
 		for _, e := range v.AsList().Items {
 			if err := measure(e, left, depth-1); err != nil {
 				return err
@@ -192,7 +203,7 @@ func measure(v jinja.Value, left *int, depth int) error {
 		}
 	case v.IsDict():
 		for _, k := range v.AsDict().Keys {
-			*left -= len(k)
+			*left -= itemSize + len(k)
 			if err := measure(v.AsDict().Data[k], left, depth-1); err != nil {
 				return err
 			}

@@ -245,6 +245,10 @@ func (l *lexer) emit(kind byte, word, body string) error {
 	if err := forbid(body); err != nil {
 		return err
 	}
+	body, err := l.names.bound(body)
+	if err != nil {
+		return err
+	}
 	if kind == '{' {
 		if strings.TrimSpace(body) == "" {
 			return errors.New("an empty expression")

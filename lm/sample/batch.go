@@ -54,6 +54,12 @@ func newBatch(m *transformer.Model, stack []*transformer.Adapter, reqs []Request
 }
 
 func (b *batch) run(ctx context.Context) error {
+	b.ws.Interrupt = func() error {
+		if b.opt.Alive != nil {
+			b.opt.Alive()
+		}
+		return ctx.Err()
+	}
 	for i := range b.reqs {
 		if len(b.reqs[i].Prompt) < b.model.Context {
 			b.queue = append(b.queue, i)
@@ -194,7 +200,7 @@ func (b *batch) draw(k int, r *row, logits []float32, c *chooser) error {
 	p, position := &r.req.Params, len(r.out.Tokens)
 	lse := tensor.LogSumExp(logits)
 	if math.IsNaN(float64(lse)) || math.IsInf(float64(lse), 0) {
-		return fmt.Errorf("sample: request %d: the model's scores for token %d of the answer are not finite; its weights or an adapter are damaged", r.i, position)
+		return &ScoreError{Request: r.i, Token: position}
 	}
 	id := c.choose(logits, p, r.seen, uniform(p.Seed, r.req.Key, position))
 	b.drawn[k] = draw{id, logits[id] - lse}

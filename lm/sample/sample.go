@@ -88,13 +88,26 @@ type Options struct {
 	// Progress is called after every forward pass that drew tokens, with the
 	// number of answers finished so far and of tokens drawn since the last call.
 	Progress func(doneRows, newTokens int)
+	// Alive is called before every layer of every forward pass: a sign of life within a long one.
+	Alive func()
+}
+
+// ScoreError says that the model's scores for a token of an answer are not finite
+// numbers: its weights or an adapter are damaged, or its training diverged.
+type ScoreError struct {
+	Request, Token int // indices of the request and of the token in its answer
+}
+
+func (e *ScoreError) Error() string {
+	return fmt.Sprintf("sample: request %d: the model's scores for token %d of the answer are not finite; its weights or an adapter are damaged", e.Request, e.Token)
 }
 
 // Generate answers all requests and hands each result to emit as it ends, in
 // any order. Callbacks run on the calling goroutine. A prompt that leaves no
 // room in the model's context gives an empty answer with FinishContext; a
 // request that makes no sense is an error before any work. Generate stops with
-// ctx.Err() between two forward passes, or with the first error of emit.
+// ctx.Err() before the next layer of a forward pass, with a *ScoreError, or with the
+// first error of emit.
 func Generate(ctx context.Context, m *transformer.Model, stack []*transformer.Adapter, reqs []Request, o Options, emit func(i int, r Result) error) error {
 	if o.MaxRows == 0 {
 		o.MaxRows = 16

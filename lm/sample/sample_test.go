@@ -375,6 +375,17 @@ func TestCancelAndCallbacks(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || steps != 3 {
 		t.Errorf("cancel: %v after %d steps", err, steps)
 	}
+	// A long pass, of a prompt in one piece, is left before its next layer.
+	ctx, cancel = context.WithCancel(context.Background())
+	alive := 0
+	o = sample.Options{Decode: decode, PrefillTokens: 1000, Alive: func() {
+		if alive++; alive == 2 { // the second layer of the first pass
+			cancel()
+		}
+	}, Progress: func(int, int) { t.Error("a pass went on to its end") }}
+	if err := sample.Generate(ctx, m, stack, reqs, o, func(int, sample.Result) error { return nil }); !errors.Is(err, context.Canceled) || alive != 2 {
+		t.Errorf("cancel within a pass: %v after %d layers", err, alive)
+	}
 	full := errors.New("disk full")
 	err = sample.Generate(context.Background(), m, stack, reqs, sample.Options{Decode: decode}, func(int, sample.Result) error { return full })
 	if !errors.Is(err, full) {

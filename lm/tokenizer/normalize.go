@@ -15,7 +15,8 @@ const maxMarks = 30
 
 // nfc returns s in Unicode normalisation form C. Only what stands around a
 // character that is not settled is looked at closely: from the settled one
-// before it, which may join with it, up to the next.
+// before it, which may join with it, up to the next. Bytes that are not UTF-8 stay,
+// and nothing joins over them.
 func nfc(s string) string {
 	var b strings.Builder
 	done, last := 0, 0 // s up to done is written to b; last is where the character before i begins
@@ -31,8 +32,13 @@ func nfc(s string) string {
 			i += n
 			continue
 		}
+		if brokenRune(s[i:]) {
+			i++
+			last = i
+			continue
+		}
 		for i += n; i < len(s); i += n {
-			if n, ok = settledRune(s[i:]); ok {
+			if n, ok = settledRune(s[i:]); ok || brokenRune(s[i:]) {
 				break
 			}
 		}
@@ -51,7 +57,7 @@ func nfc(s string) string {
 }
 
 func partNFC(s string) string {
-	if utf8.ValidString(s) && longMarks(s) {
+	if longMarks(s) {
 		return slowNFC(s)
 	}
 	return norm.NFC.String(s)
@@ -65,6 +71,12 @@ func settledRune(s string) (n int, ok bool) {
 	}
 	r, n := utf8.DecodeRuneInString(s)
 	return n, int(r) < len(runeTable) && runeTable[r]&settled != 0 && n > 1
+}
+
+// brokenRune reports whether s begins with a byte that is not UTF-8.
+func brokenRune(s string) bool {
+	r, n := utf8.DecodeRuneInString(s)
+	return r == utf8.RuneError && n < 2
 }
 
 // longMarks reports whether s holds a run of marks that x/text would cut.

@@ -23,6 +23,10 @@ const (
 // Names of AdamW's moments in moments.safetensors, after the matrix name.
 var momentNames = [2]string{".exp_avg", ".exp_avg_sq"}
 
+// ErrDamaged marks a checkpoint that no trainer can have written: it does not parse, does
+// not fit the model, or holds numbers that are not finite. An earlier one may be good.
+var ErrDamaged = errors.New("the checkpoint is damaged")
+
 // State is trainer.json: where a run stands and what it must be continued with. There
 // is no generator state: the order of rows is a function of the seed and the step.
 type State struct {
@@ -81,19 +85,20 @@ func ReadState(files map[string][]byte) (State, error) {
 	var s State
 	data, ok := files[stateFile]
 	if !ok {
-		return s, fmt.Errorf("train: %s is missing from the checkpoint", stateFile)
+		return s, fmt.Errorf("train: %w: %s is missing", ErrDamaged, stateFile)
 	}
 	if err := json.Unmarshal(data, &s); err != nil {
-		return s, fmt.Errorf("train: %s is not valid: %w; go back to an earlier checkpoint", stateFile, err)
+		return s, fmt.Errorf("train: %w: %s is not valid: %w; go back to an earlier one", ErrDamaged, stateFile, err)
 	}
 	if s.Step < 0 {
-		return s, fmt.Errorf("train: %s: step is %d; go back to an earlier checkpoint", stateFile, s.Step)
+		return s, fmt.Errorf("train: %w: %s: step is %d; go back to an earlier one", ErrDamaged, stateFile, s.Step)
 	}
 	return s, nil
 }
 
 // Restore sets the trainer to a saved state. The checkpoint must come from the same
-// model, frozen adapters, rank and options; on error nothing has changed.
+// model, frozen adapters, rank and options; on error nothing has changed. A checkpoint that
+// names the same and yet cannot be used gives ErrDamaged.
 func (t *Trainer) Restore(files map[string][]byte) error {
 	s, err := ReadState(files)
 	if err != nil {
@@ -112,14 +117,14 @@ func (t *Trainer) Restore(files map[string][]byte) error {
 	}
 	a, err := transformer.ReadPEFT(files, t.m.Config)
 	if err != nil {
-		return fmt.Errorf("train: restore: %w", err)
+		return fmt.Errorf("train: restore: %w: %w", ErrDamaged, err)
 	}
 	if a.Rank != t.adapter.Rank || a.Alpha != t.adapter.Alpha {
-		return fmt.Errorf("train: restore: the checkpoint has rank %d and alpha %v, the trainer %d and %v", a.Rank, a.Alpha, t.adapter.Rank, t.adapter.Alpha)
+		return fmt.Errorf("train: restore: %w: it has rank %d and alpha %v, the trainer %d and %v", ErrDamaged, a.Rank, a.Alpha, t.adapter.Rank, t.adapter.Alpha)
 	}
 	moments, err := t.readMoments(files)
 	if err != nil {
-		return fmt.Errorf("train: restore: %s: %w", momentsFile, err)
+		return fmt.Errorf("train: restore: %w: %s: %w", ErrDamaged, momentsFile, err)
 	}
 	saved := a.Matrices()
 	for i, p := range t.adapter.Matrices() {

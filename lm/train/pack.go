@@ -168,7 +168,7 @@ func Total(logprobs []float32) float64 {
 
 // TokenLogProbs returns, for each example, the log-probs of its masked tokens. It is the
 // same forward pass as training, so reference scores taken here equal the policy's at
-// step 0 bit for bit. How rows are packed changes nothing. Neighbours that begin alike,
+// step 0 bit for bit. A score that is not finite is a *ScoreError. How rows are packed changes nothing. Neighbours that begin alike,
 // such as the two answers of a pair, are cheaper.
 func TokenLogProbs(m *transformer.Model, ws *transformer.Workspace, ex []Example, stack []*transformer.Adapter) ([][]float32, error) {
 	for i, e := range ex {
@@ -186,10 +186,27 @@ func TokenLogProbs(m *transformer.Model, ws *transformer.Workspace, ex []Example
 		}
 		for i := s.from; i < s.to; i++ {
 			out[i] = p.of(logprobs, i-s.from)
+			if sum := Total(out[i]); !finite(sum) {
+				return nil, &ScoreError{Row: i, Value: sum}
+			}
 		}
 	}
 	return out, nil
 }
+
+// ScoreError says that an example's log-prob is not a finite number: weights or an adapter
+// are damaged, or training diverged. errors.Is finds ErrNonFinite in it.
+type ScoreError struct {
+	Row   int // index of the example
+	Value float64
+}
+
+func (e *ScoreError) Error() string {
+	return fmt.Sprintf("train: score: the log-prob of row %d is %v, %v; the model's weights or an adapter are damaged, or its training diverged", e.Row, e.Value, ErrNonFinite)
+}
+
+// Unwrap gives ErrNonFinite.
+func (e *ScoreError) Unwrap() error { return ErrNonFinite }
 
 // SumLogProbs returns, for each example, the sum of TokenLogProbs and their number, summed
 // as training sums them.

@@ -11,8 +11,8 @@ import (
 	"github.com/opencharacter/opencharacter/tensor"
 )
 
-// ErrNonFinite marks a step whose loss or gradient was infinite or NaN. The step was
-// not applied; trying again gives the same.
+// ErrNonFinite marks a step whose loss, gradient or new weights were infinite or NaN, and
+// scores that were. The step was not applied; trying again gives the same.
 var ErrNonFinite = errors.New("not a finite number")
 
 // Metrics describes one step. DPO rewards are beta * (log-prob - reference log-prob),
@@ -48,6 +48,7 @@ type Trainer struct {
 	step   int            // steps applied
 	pack   packed
 	deriv  []float32
+	trial  [4][]float32 // weights, gradient and moments of the greatest matrix; see apply
 }
 
 // New prepares a trainer. The adapter is trained in place; frozen adapters apply
@@ -128,7 +129,8 @@ func (t *Trainer) grad(ex []Example, share func(i int) bool, derivatives func(de
 }
 
 // apply clips the gradients and takes the AdamW step. Nothing changes if the norm of
-// the gradients is not finite.
+// the gradients, or anything that the step would write, is not finite: a learning rate
+// that is far too high overflows the weights, and a huge gradient its square.
 func (t *Trainer) apply(m *Metrics) error {
 	var squares float64
 	grads := t.grads.Matrices()
@@ -148,14 +150,49 @@ func (t *Trainer) apply(m *Metrics) error {
 		LR: float32(m.LR), Beta1: float32(t.o.Beta1), Beta2: float32(t.o.Beta2), Eps: float32(t.o.Eps),
 		WeightDecay: float32(t.o.WeightDecay), Step: m.Step,
 	}
-	for i, p := range t.adapter.Matrices() {
+	for i := range grads {
 		if scale != 1 {
 			tensor.Scale(grads[i].T, scale)
 		}
+	}
+	matrices := t.adapter.Matrices()
+	for i, p := range matrices {
+		if what, value := t.try(adam, p.T.Data(), grads[i].T.Data(), t.moment[i]); what != "" {
+			return t.nonFinite(what+" of "+p.Name, value, m.Rows)
+		}
+	}
+	for i, p := range matrices {
 		adam.Apply(p.T.Data(), grads[i].T.Data(), t.moment[i][0], t.moment[i][1])
 	}
 	t.step++
 	return nil
+}
+
+// try takes the step of one matrix in copies and names what of it is not finite. It costs
+// as much as the step itself, which is little beside the passes over the model.
+func (t *Trainer) try(adam tensor.AdamW, weights, grad []float32, moment [2][]float32) (what string, value float64) {
+	parts := [4][]float32{weights, grad, moment[0], moment[1]}
+	var c [4][]float32
+	for i, part := range parts {
+		t.trial[i] = append(t.trial[i][:0], part...)
+		c[i] = t.trial[i]
+	}
+	adam.Apply(c[0], c[1], c[2], c[3])
+	for i, name := range [4]string{"new weights", "", "first moment", "second moment"} {
+		if i == 1 {
+			continue // the gradient is read only
+		}
+		// Squares of finite float32 do not overflow float64, so the sum tells whether one is not finite.
+		if !finite(tensor.SumSquares(c[i])) {
+			for _, v := range c[i] {
+				if value = float64(v); !finite(value) {
+					break
+				}
+			}
+			return name, value
+		}
+	}
+	return "", 0
 }
 
 // nonFinite describes a step that was not applied.

@@ -10,7 +10,8 @@ import (
 // Grad runs the forward pass, calls loss with the log-probs of the scored positions
 // (valid during the call only), and propagates what it returns, dLoss/dlogprob for
 // each position, back into the last adapter of the stack. The gradients are added to
-// grads. If loss returns nil there is no backward pass and no error.
+// grads. If loss returns nil there is no backward pass and no error. After an error of
+// Workspace.Interrupt grads hold a part of the gradients.
 //
 // Rows add to each gradient in order, so the bits of grads do not depend on how
 // a batch is cut into calls as long as the rows come in the same order.
@@ -34,23 +35,29 @@ func (m *Model) Grad(ws *Workspace, rows Rows, positions []int32, stack []*Adapt
 	if len(positions) == 0 {
 		return errors.New("transformer: grad: no scored positions")
 	}
-	dlogprobs := loss(m.forward(ws, rows, positions, stack, last.Rank))
+	logprobs, err := m.forward(ws, rows, positions, stack, last.Rank)
+	if err != nil {
+		return err
+	}
+	dlogprobs := loss(logprobs)
 	if dlogprobs == nil {
 		return nil
 	}
 	if len(dlogprobs) != len(positions) {
 		return fmt.Errorf("transformer: grad: the loss returned %d derivatives for %d positions", len(dlogprobs), len(positions))
 	}
-	m.backward(ws, rows, positions, stack, grads, dlogprobs)
-	return nil
+	return m.backward(ws, rows, positions, stack, grads, dlogprobs)
 }
 
 // backward walks the layers from the top. dx is dLoss/d(residual stream).
-func (m *Model) backward(ws *Workspace, rows Rows, positions []int32, stack []*Adapter, grads *Gradients, dlogprobs []float32) {
+func (m *Model) backward(ws *Workspace, rows Rows, positions []int32, stack []*Adapter, grads *Gradients, dlogprobs []float32) error {
 	n := len(ws.tokens)
 	dx := ws.get(slotDX, n, m.Width)
 	m.scoreBackward(ws, dx, positions, dlogprobs)
 	for l := m.Layers - 1; l >= 0; l-- {
+		if err := ws.interrupted(); err != nil {
+			return err
+		}
 		a := ws.at(l)
 		if ws.recompute && l+1 < m.Layers {
 			m.again(ws, a, l, rows.Offsets, stack)
@@ -58,6 +65,7 @@ func (m *Model) backward(ws *Workspace, rows Rows, positions []int32, stack []*A
 		m.mlpBackward(ws, dx, a, l, stack, grads)
 		m.attentionBackward(ws, dx, a, l, rows.Offsets, stack, grads)
 	}
+	return nil
 }
 
 // scoreBackward sets dx from the derivatives of the log-probs; it is zero at

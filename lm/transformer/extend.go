@@ -33,6 +33,9 @@ func (m *Model) Extend(ws *Workspace, c *Cache, chunks []Chunk, stack []*Adapter
 		at += len(ch.Tokens)
 	}
 	for l := range m.Layers {
+		if err := ws.interrupted(); err != nil {
+			return err
+		}
 		m.qkv(ws, a, l, ws.pos, s)
 		c.kv.Write(l, a.k, a.v, ws.page, ws.cell)
 		if l+1 == m.Layers && logits == nil {

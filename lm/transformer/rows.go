@@ -69,13 +69,18 @@ func (m *Model) LogProbs(ws *Workspace, rows Rows, positions []int32, stack []*A
 	if len(positions) == 0 {
 		return nil, nil
 	}
-	return append([]float32(nil), m.forward(ws, rows, positions, stack, 0)...), nil
+	logprobs, err := m.forward(ws, rows, positions, stack, 0)
+	if err != nil {
+		return nil, err
+	}
+	return append([]float32(nil), logprobs...), nil
 }
 
 // forward computes the log-probs of the scored positions. With a rank above 0 every
 // layer keeps its activations for a backward pass into an adapter of that rank, or its
-// input, see recompute.go. The returned slice belongs to the workspace.
-func (m *Model) forward(ws *Workspace, rows Rows, positions []int32, stack []*Adapter, rank int) []float32 {
+// input, see recompute.go. The returned slice belongs to the workspace. Its only error is
+// that of Workspace.Interrupt.
+func (m *Model) forward(ws *Workspace, rows Rows, positions []int32, stack []*Adapter, rank int) ([]float32, error) {
 	ws.unfold(rows)
 	n, train := len(ws.tokens), rank > 0
 	ws.limit(m.Config, n, len(rows.Tokens), rank)
@@ -91,6 +96,9 @@ func (m *Model) forward(ws *Workspace, rows Rows, positions []int32, stack []*Ad
 	s := lora{adapters: stack, train: train}
 	var out *tensor.Tensor
 	for l := range m.Layers {
+		if err := ws.interrupted(); err != nil {
+			return nil, err
+		}
 		last := l+1 == m.Layers
 		a := &ws.layers[0]
 		if train {
@@ -118,7 +126,7 @@ func (m *Model) forward(ws *Workspace, rows Rows, positions []int32, stack []*Ad
 		}
 		out = top
 	}
-	return m.score(ws, out, rows.Tokens, positions, train)
+	return m.score(ws, out, rows.Tokens, positions, train), ws.interrupted()
 }
 
 // score runs the final norm and the head on x [len(positions), Width], the residual

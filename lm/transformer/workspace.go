@@ -15,6 +15,9 @@ type Workspace struct {
 	// scratch and weights come on top. A batch that would need more (see
 	// Config.ActivationBytes) is computed to the same bits in less memory and more time.
 	MemoryLimit int64
+	// Interrupt, if set, is asked before every layer of every pass, forward and backward. An error of it ends the pass and
+	// is returned as it is: a pass over a large batch of a large model takes minutes.
+	Interrupt func() error
 
 	layers    []activations // one per layer for Grad, one for all layers else
 	recompute bool          // this batch is over the limit
@@ -33,9 +36,17 @@ func NewWorkspace() *Workspace { return &Workspace{floats: map[slot]*buffer{}} }
 
 // Release gives the memory to the collector; the workspace can be used again.
 func (ws *Workspace) Release() {
-	limit := ws.MemoryLimit
+	limit, interrupt := ws.MemoryLimit, ws.Interrupt
 	*ws = *NewWorkspace()
-	ws.MemoryLimit = limit
+	ws.MemoryLimit, ws.Interrupt = limit, interrupt
+}
+
+// interrupted asks Interrupt.
+func (ws *Workspace) interrupted() error {
+	if ws.Interrupt == nil {
+		return nil
+	}
+	return ws.Interrupt()
 }
 
 // slot names one scratch matrix of a workspace.

@@ -237,6 +237,9 @@ func (s *Store) readHead(ctx context.Context, stream string) (Head, string, erro
 	return head, etag, nil
 }
 
+// ParseHead reads the bytes of a HEAD.json; what is none gives ErrCorrupt.
+func ParseHead(data []byte) (Head, error) { return parseHead(data) }
+
 func parseHead(data []byte) (Head, error) {
 	var h Head
 	if err := json.Unmarshal(data, &h); err != nil {

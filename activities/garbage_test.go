@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -280,6 +282,68 @@ func TestGarbageNeedsAllRoots(t *testing.T) {
 		if g, err := list(); err == nil || len(g) != 0 || !strings.Contains(err.Error(), key) {
 			t.Errorf("with a broken %s: %v, %v", key, g, err)
 		}
+	}
+}
+
+// gate is a transport that stops writes of HEAD.json until it is opened.
+type gate struct {
+	shut    atomic.Bool
+	arrived chan struct{}
+	open    chan struct{}
+}
+
+func (g *gate) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/HEAD.json") && g.shut.Load() {
+		g.arrived <- struct{}{}
+		<-g.open
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// TestGarbageLeavesACommitInFlight collects between the files of a commit and its HEAD.json.
+func TestGarbageLeavesACommitInFlight(t *testing.T) {
+	server := s3server.Shared(t)
+	g := &gate{arrived: make(chan struct{}), open: make(chan struct{})}
+	s, err := store.Open(t.Context(), store.Config{Endpoint: server.Endpoint, Bucket: "activities", Prefix: "in-flight", AccessKey: server.AccessKey, SecretKey: server.SecretKey, Transport: g})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Claim(t.Context(), "train/k/w", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit := func(step int64) error {
+		return c.Commit(t.Context(), step, map[string][]byte{"f": fmt.Append(nil, step)}, nil)
+	}
+	for step := range int64(3) {
+		if err := commit(step + 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.shut.Store(true)
+	ended := make(chan error, 1)
+	go func() { ended <- commit(4) }()
+	<-g.arrived
+	v, err := TakeInventory(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := v.Garbage(time.Now().Add(time.Hour), 0, true)
+	if err != nil || len(list) != 2 { // step 1: its file and its commit.json
+		t.Errorf("garbage: %v, %v", list, err)
+	}
+	for _, o := range list {
+		if err := s.Remove(t.Context(), o.Object); err != nil {
+			t.Error(err)
+		}
+	}
+	g.shut.Store(false)
+	close(g.open)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if files, err := s.ReadFiles(t.Context(), c.Head()); err != nil || string(files["f"]) != "4" {
+		t.Errorf("the commit in flight: %v, %v", files, err)
 	}
 }
 

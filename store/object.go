@@ -27,9 +27,9 @@ type Ref struct {
 
 // Object is an entry of a listing.
 type Object struct {
-	Key      string
-	Size     int64
-	Modified time.Time
+	Key      string    `json:"key"`
+	Size     int64     `json:"size"`
+	Modified time.Time `json:"modified"` // by the server's clock
 }
 
 // nonceHeader is metadata of an object that tells which write made it.

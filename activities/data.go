@@ -55,6 +55,9 @@ func (d *Data) ResolveSpec(ctx context.Context, in ResolveInput) (Brief, error) 
 	if err != nil {
 		return Brief{}, fatal(BadInput, err)
 	}
+	if err := held(ctx, d.Store); err != nil {
+		return Brief{}, err
+	}
 	p := Plan{Spec: s}
 	c, err := d.loadConstitution(ctx, s.Constitution)
 	if err != nil {

@@ -102,13 +102,11 @@ func (d *Data) answers(ctx context.Context, last *store.Ref) ([]dataset.Response
 // Keys are named by the stage, bytes follow from the rows: writing twice is writing once.
 func writeFolder[T any](ctx context.Context, s *store.Store, p Plan, table string, st Stage, rows []T) (string, error) {
 	folder := "datasets/" + p.Name + "-" + table + "-" + st.Key
-	data, err := dataset.EncodeParquet(rows, map[string]string{
-		"opencharacter.stage": st.Kind, "opencharacter.key": st.Key, "opencharacter.constitution_sha256": p.Constitution.SHA256,
-		"opencharacter.model_sha256": p.Model.SHA256, "opencharacter.seed": fmt.Sprint(p.Spec.Seed)})
+	data, err := encodeTable(p, st, rows)
 	if err != nil {
 		return "", err
 	}
-	if _, err := s.PutKey(ctx, folder+"/"+table+"/train-00000-of-00001.parquet", data); err != nil {
+	if _, err := s.PutKey(ctx, folder+tableFile(table), data); err != nil {
 		return "", err
 	}
 	if _, err := s.PutKey(ctx, folder+"/README.md", dataset.Card(p.Name+" "+table, table)); err != nil {
@@ -117,4 +115,13 @@ func writeFolder[T any](ctx context.Context, s *store.Store, p Plan, table strin
 	m := dataset.Manifest{Kind: st.Kind, InputHash: st.Key, Parts: st.Parts, Rows: st.Rows, Kept: st.Kept, Dropped: st.Dropped,
 		Info: map[string]string{"constitution": p.Name, "model": p.Model.Name, "model_sha256": p.Model.SHA256, "kernel_variant": p.Variant}}
 	return folder, dataset.CommitManifest(ctx, s, folder+"/__meta/manifest.json", m)
+}
+
+func tableFile(table string) string { return "/" + table + "/train-00000-of-00001.parquet" }
+
+// encodeTable is the whole data set of a stage as one Parquet file: its bytes follow from the rows.
+func encodeTable[T any](p Plan, st Stage, rows []T) ([]byte, error) {
+	return dataset.EncodeParquet(rows, map[string]string{
+		"opencharacter.stage": st.Kind, "opencharacter.key": st.Key, "opencharacter.constitution_sha256": p.Constitution.SHA256,
+		"opencharacter.model_sha256": p.Model.SHA256, "opencharacter.seed": fmt.Sprint(p.Spec.Seed)})
 }

@@ -27,9 +27,9 @@ type Ref struct {
 
 // Object is an entry of a listing.
 type Object struct {
-	Key      string
-	Size     int64
-	Modified time.Time
+	Key      string    `json:"key"`
+	Size     int64     `json:"size"`
+	Modified time.Time `json:"modified"` // by the server's clock
 }
 
 // nonceHeader is metadata of an object that tells which write made it.
@@ -47,13 +47,33 @@ func refOf(key string, data []byte) Ref {
 }
 
 // Put writes data as prefix/<first 32 hex digits of its SHA-256>ext, once: the same data has the same name, and writing it
-// again does nothing.
+// again does nothing. An object that was damaged since, so that its bytes are not those its name promises, is replaced.
 func (s *Store) Put(ctx context.Context, prefix, ext string, data []byte) (Ref, error) {
 	r := refOf("", data)
 	r.Key = strings.Trim(prefix, "/") + "/" + r.SHA256[:32] + ext
-	_, err := s.PutKey(ctx, strings.TrimPrefix(r.Key, "/"), data)
 	r.Key = strings.TrimPrefix(r.Key, "/")
+	_, err := s.PutKey(ctx, r.Key, data)
+	if errors.Is(err, ErrConflict) || errors.Is(err, ErrCorrupt) {
+		err = s.mend(ctx, r.Key, data)
+	}
 	return r, err
+}
+
+// mend writes data over an object whose name promises data and whose bytes are others: they were damaged in the store.
+func (s *Store) mend(ctx context.Context, key string, data []byte) error {
+	for range 3 { // another writer may mend it at the same time
+		there, etag, err := s.readRaw(ctx, key)
+		if err != nil {
+			return fmt.Errorf("store: put %s: it is damaged and can not be replaced: %w", key, err)
+		}
+		if bytes.Equal(there, data) {
+			return nil
+		}
+		if _, err = s.write(ctx, key, data, newNonce(), etag); err == nil || !lostRace(err) {
+			return err
+		}
+	}
+	return fmt.Errorf("store: put %s (%s): %w: its name promises other bytes, and it can not be replaced; delete it", key, s.Where(), ErrConflict)
 }
 
 // Get reads the object of a Ref and checks its size and SHA-256. Other bytes than promised give ErrCorrupt.
@@ -164,11 +184,15 @@ func (s *Store) write(ctx context.Context, key string, data []byte, nonce, ifMat
 
 // read returns an object with its ETag and the nonce of the write that made it.
 func (s *Store) read(ctx context.Context, key string, size int) (data []byte, etag, nonce string, err error) {
+	return s.readWith(ctx, key, size)
+}
+
+func (s *Store) readWith(ctx context.Context, key string, size int, options ...func(*s3.Options)) (data []byte, etag, nonce string, err error) {
 	if err := checkKey(key); err != nil {
 		return nil, "", "", fmt.Errorf("store: get: %w", err)
 	}
 	err = s.call(ctx, "get", key, size, func(ctx context.Context) error {
-		out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.cfg.Bucket, Key: aws.String(s.full(key))})
+		out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.cfg.Bucket, Key: aws.String(s.full(key))}, options...)
 		if err != nil {
 			if notFound(err) {
 				return ErrNotFound

@@ -122,11 +122,19 @@ func (c *Claim) Commit(ctx context.Context, step int64, files map[string][]byte,
 		if err := checkKey(name); err != nil {
 			return fail(err)
 		}
+		if name == commitName {
+			return fail(fmt.Errorf("%s is the commit's own file; choose another name", name))
+		}
 		r := refOf(folder+"/"+name, files[name])
 		if _, err := c.s.PutKey(ctx, r.Key, files[name]); err != nil {
 			return fail(err)
 		}
 		next.Files[name] = r
+	}
+	if len(next.Files) > 0 {
+		if err := c.keepCommit(ctx, folder, next); err != nil {
+			return fail(err)
+		}
 	}
 	if c.unsure {
 		if err := c.resolve(ctx); err != nil {
@@ -151,6 +159,17 @@ func (c *Claim) Commit(ctx context.Context, step int64, files map[string][]byte,
 			return fail(fmt.Errorf("the store refused a condition that holds (%s); run the probe of the bucket", c.s.Where()))
 		}
 	}
+}
+
+// keepCommit leaves in a commit's folder what RestoreHead goes by when HEAD.json is lost.
+func (c *Claim) keepCommit(ctx context.Context, folder string, next Head) error {
+	next.Previous = nil
+	data, err := json.Marshal(next)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", commitName, err)
+	}
+	_, err = c.s.PutKey(ctx, folder+"/"+commitName, data)
+	return err
 }
 
 // resolve finds out whether this claim still holds. An epoch belongs to one claim, so the same epoch means that every write since was ours.
@@ -205,15 +224,21 @@ func (s *Store) ReadHead(ctx context.Context, stream string) (head Head, ok bool
 
 func (s *Store) readHead(ctx context.Context, stream string) (Head, string, error) {
 	data, etag, _, err := s.read(ctx, headKey(stream), 0)
+	if errors.Is(err, ErrCorrupt) {
+		return Head{}, "", fmt.Errorf("%w; `character repair` restores it from the commit before", err)
+	}
 	if err != nil {
 		return Head{}, "", err
 	}
 	head, err := parseHead(data)
 	if err != nil {
-		return Head{}, "", fmt.Errorf("store: %s (%s): %w; restore or delete this object", headKey(stream), s.Where(), err)
+		return Head{}, "", fmt.Errorf("store: %s (%s): %w; `character repair` restores it from the commit before", headKey(stream), s.Where(), err)
 	}
 	return head, etag, nil
 }
+
+// ParseHead reads the bytes of a HEAD.json; what is none gives ErrCorrupt.
+func ParseHead(data []byte) (Head, error) { return parseHead(data) }
 
 func parseHead(data []byte) (Head, error) {
 	var h Head

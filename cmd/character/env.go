@@ -24,6 +24,7 @@ type env struct {
 	info    stack.Info
 	own     bool // the servers run in this process, and end with it
 	closers []func()
+	local   *local // the servers of this process, nil when they are others'
 }
 
 func (e *env) close() {
@@ -111,7 +112,7 @@ func openOwn(cmd *cobra.Command, worker bool) (*env, error) {
 		stop()
 		return nil, err
 	}
-	e.own, e.closers = true, append([]func(){stop}, e.closers...)
+	e.local, e.own, e.closers = l, true, append([]func(){stop}, e.closers...)
 	return e, nil
 }
 

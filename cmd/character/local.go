@@ -24,6 +24,8 @@ type localOptions struct {
 // local is everything a run needs, on this machine: servers in this process and its children, and a worker.
 type local struct {
 	*stack.Stack
+	exe    string
+	o      localOptions
 	worker *child
 	done   chan struct{}
 }
@@ -47,18 +49,24 @@ func startLocal(ctx context.Context, o localOptions) (*local, error) {
 	}
 	l := &local{Stack: s, done: make(chan struct{})}
 	go watchDisk(s.Dir, o.warn, l.done)
+	l.exe, l.o = exe, o
 	if o.noWorker {
 		return l, nil
 	}
-	args := []string{"worker", "--data", s.Dir}
-	if o.models != "" {
-		args = append(args, "--models", o.models)
-	}
-	l.worker, err = startChild(childOptions{exe: exe, args: args, log: filepath.Join(s.Dir, "logs", "worker.log"), warn: o.warn})
-	if err != nil {
+	if err := l.startWorker(); err != nil {
 		return nil, errors.Join(err, l.stop())
 	}
 	return l, nil
+}
+
+// startWorker starts the worker, which is started again whenever it ends.
+func (l *local) startWorker() (err error) {
+	args := []string{"worker", "--data", l.Dir}
+	if l.o.models != "" {
+		args = append(args, "--models", l.o.models)
+	}
+	l.worker, err = startChild(childOptions{exe: l.exe, args: args, log: filepath.Join(l.Dir, "logs", "worker.log"), warn: l.o.warn})
+	return err
 }
 
 // stop ends the worker, which first commits what it has, then the servers.

@@ -279,7 +279,7 @@ func startRun(ctx context.Context, c client.Client, id string, isNew bool, raw [
 	case err != nil && !errors.As(err, &none):
 		return false, fmt.Errorf("look for run %s: %w", id, err)
 	case !isNew && err != nil:
-		return false, fmt.Errorf("there is no run %s; start it with `character run NAME --id %s`", id, id)
+		return false, fmt.Errorf("there is no run %s; start it with `character run NAME --id %s` (when the Temporal server lost its file: `character repair %s` finds the run in the bucket)", id, id, id)
 	case !isNew:
 		return false, fmt.Errorf("run %s has ended (%s); start it again with `character run NAME --id %s`: finished stages are reused", id, d.WorkflowExecutionInfo.Status, id)
 	}

@@ -46,6 +46,7 @@ func (e *Engine) Converse(ctx context.Context, in ChunkInput) (ChunkOutput, erro
 	var live progress
 	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) (err error) {
 		out, err = e.converse(ctx, in, &live)
+		out.Lanes = lanesOf(ctx, e.Lanes, EngineQueue)
 		return err
 	})
 	return out, err

@@ -26,6 +26,8 @@ type Engine struct {
 	Hub hub.Options
 	// Pull lets the engine fetch a known model that is not there yet.
 	Pull bool
+	// Lanes tells how many chunks the live workers of a queue can make at once, 0 if that cannot be known; nil: never known.
+	Lanes func(ctx context.Context, queue string) int
 
 	mu       sync.Mutex
 	model    *Loaded

@@ -35,7 +35,8 @@ type ChunkInput struct {
 	Adapters []AdapterRef `json:"adapters,omitempty"`
 	// Only is a chunk of another role over the same rows: prompts that were dropped there are left out here.
 	Only *store.Ref `json:"only,omitempty"`
-	// Previous is the chain that this chunk is appended to.
+	// Previous is the chain that this chunk is appended to; a chunk that is made beside others has none, and is linked
+	// by [Data.LinkChunks] when its turn comes.
 	Previous *store.Ref `json:"previous,omitempty"`
 }
 
@@ -47,6 +48,16 @@ type ChunkOutput struct {
 	Dropped map[string]int64 `json:"dropped,omitempty"`
 	Tokens  int64            `json:"tokens"`
 	Seconds float64          `json:"seconds"`
+	// Lanes is how many chunks this queue's workers can make at once, as seen when this one ended; 0 = not known.
+	Lanes int `json:"lanes,omitempty"`
+}
+
+// lanesOf asks how many chunks a queue's workers can make at once; 0 = not known.
+func lanesOf(ctx context.Context, f func(ctx context.Context, queue string) int, queue string) int {
+	if f == nil {
+		return 0
+	}
+	return f(ctx, queue)
 }
 
 // Generate answers a chunk of prompts with the local model and commits the answers, each with the reason it was
@@ -56,6 +67,7 @@ func (e *Engine) Generate(ctx context.Context, in ChunkInput) (ChunkOutput, erro
 	var live progress
 	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) (err error) {
 		out, err = e.generate(ctx, in, &live)
+		out.Lanes = lanesOf(ctx, e.Lanes, EngineQueue)
 		return err
 	})
 	return out, err

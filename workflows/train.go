@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -60,8 +59,7 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 	}
 	s.Total, s.Kept, s.Rows, s.Dropped = int64(prep.Steps), int64(prep.Kept), source.Kept, prep.Dropped
 	if c := in.Continued; c != nil {
-		t.Reference, s.told, s.changed = c.Reference, c.Told, c.Said
-		s.Done, s.Tokens, s.Values = c.Progress.Done, c.Progress.Tokens, c.Progress.Values
+		t.Reference = c.Reference
 	} else if prep.EarlyMessages > 0 {
 		s.changed = append(s.changed, fmt.Sprintf("%s: %d early messages of conversations longer than %s.max_length are left out", in.Kind, prep.EarlyMessages, in.Kind))
 	}
@@ -70,7 +68,6 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 			return activities.Stage{}, err
 		}
 	}
-	in.Brief = &s.brief
 	out, err := s.segments(ctx, t, in)
 	if err != nil {
 		return activities.Stage{}, err
@@ -98,18 +95,10 @@ func (s *stage) reference(ctx workflow.Context, t activities.TrainInput, rows in
 	return last, nil
 }
 
-// maxEvents is the length of a history at which a training goes on in a new one (law: under 2,000 events).
-const maxEvents = 1500
-
 func (s *stage) segments(ctx workflow.Context, t activities.TrainInput, in StageInput) (activities.SegmentOutput, error) {
 	for {
-		if workflow.GetInfo(ctx).GetCurrentHistoryLength() > maxEvents {
-			in.Paused, in.Continued = s.paused, &Continued{Reference: t.Reference, Progress: s.StageProgress, Said: s.changed, Told: s.told}
-			raw, err := json.Marshal(in)
-			if err != nil {
-				return activities.SegmentOutput{}, err
-			}
-			return activities.SegmentOutput{}, workflow.NewContinueAsNewError(ctx, TrainAdapter, NewInput(raw))
+		if room(ctx) < 0 {
+			return activities.SegmentOutput{}, s.goOn(ctx, in, TrainAdapter, Continued{Reference: t.Reference})
 		}
 		if err := s.gate(ctx); err != nil {
 			return activities.SegmentOutput{}, err

@@ -21,7 +21,6 @@ type Continued struct {
 	Reference *store.Ref       `json:"reference,omitempty"` // stored reference log-probs of a training
 	Work      map[string]*Work `json:"work,omitempty"`      // of a generation, by the kind of rows
 	Progress  StageProgress    `json:"progress"`
-	Said      []string         `json:"said,omitempty"`
 	Told      int              `json:"told"`
 }
 
@@ -30,7 +29,7 @@ func (s *stage) restore(c *Continued) {
 	if c == nil {
 		return
 	}
-	s.StageProgress, s.changed, s.told, s.heard = c.Progress, c.Said, c.Told, c.Progress.State
+	s.StageProgress, s.told, s.heard = c.Progress, c.Told, c.Progress.State
 }
 
 // goOn ends this history and starts the next with what the stage must keep. Nobody who follows the stage notices: the
@@ -43,7 +42,7 @@ func (s *stage) goOn(ctx workflow.Context, in StageInput, self any, c Continued)
 		return err
 	}
 	in.Brief, in.Paused = &s.brief, s.paused
-	c.Progress, c.Said, c.Told = s.StageProgress, s.changed, s.told
+	c.Progress, c.Told = s.StageProgress, s.told
 	in.Continued = &c
 	raw, err := json.Marshal(in)
 	if err != nil {

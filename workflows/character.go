@@ -175,6 +175,8 @@ func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput)
 	if r.Stages[i].counts() {
 		r.Stages[i].Done = st.Kept
 	}
+	// The last report may have been one before the rows beyond the target were left out of the counts.
+	r.Stages[i].Warnings = append(slices.Clone(r.Stages[i].Said), warnings(r.Stages[i])...)
 	st.Reused = false // the record says what the run has, not how it came by it
 	r.done = append(r.done, st)
 	r.show(ctx)

@@ -56,19 +56,19 @@ type StageProgress struct {
 	Tokens   int64              `json:"tokens,omitempty"`
 	Values   map[string]float64 `json:"values,omitempty"`
 	Step     string             `json:"step,omitempty"` // what it does now
+	Said     []string           `json:"said,omitempty"` // by activities: checkpoint fallbacks, kernel changes, left-out messages
 	Warnings []string           `json:"warnings,omitempty"`
 }
 
 // stage is one stage workflow's state.
 type stage struct {
 	StageProgress
-	brief   activities.Brief
-	parent  string
-	paused  bool
-	changed []string // said by activities: checkpoint fallbacks, kernel changes, left-out messages
-	told    int      // reports, of which the parent heard some
-	heard   string   // the state that the parent heard last
-	pauses  workflow.ReceiveChannel
+	brief  activities.Brief
+	parent string
+	paused bool
+	told   int    // reports, of which the parent heard some
+	heard  string // the state that the parent heard last
+	pauses workflow.ReceiveChannel
 	// running is how many chunks are made now; engines and teachers are how many can be, as far as is known.
 	running, engines, teachers int
 }
@@ -207,7 +207,7 @@ func heard(n int) bool {
 
 // tell shows the stage on its page and reports it to the parent.
 func (s *stage) tell(ctx workflow.Context) {
-	s.Warnings = append(slices.Clone(s.changed), warnings(s.StageProgress)...)
+	s.Warnings = append(slices.Clone(s.Said), warnings(s.StageProgress)...)
 	s.show(ctx)
 	s.told++
 	if s.parent != "" && (heard(s.told) || s.State != s.heard) {

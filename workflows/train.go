@@ -61,7 +61,7 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 	if c := in.Continued; c != nil {
 		t.Reference = c.Reference
 	} else if prep.EarlyMessages > 0 {
-		s.changed = append(s.changed, fmt.Sprintf("%s: %d early messages of conversations longer than %s.max_length are left out", in.Kind, prep.EarlyMessages, in.Kind))
+		s.Said = append(s.Said, fmt.Sprintf("%s: %d early messages of conversations longer than %s.max_length are left out", in.Kind, prep.EarlyMessages, in.Kind))
 	}
 	if in.Kind == activities.KindDPO && t.Reference == nil {
 		if t.Reference, err = s.reference(ctx, t, prep.Rows); err != nil {
@@ -111,8 +111,8 @@ func (s *stage) segments(ctx workflow.Context, t activities.TrainInput, in Stage
 		}
 		s.Done, s.Total, s.Values = int64(o.Step), int64(o.Total), o.Values
 		s.Tokens += o.Tokens
-		if o.Changed != "" && !slices.Contains(s.changed, o.Changed) {
-			s.changed = append(s.changed, o.Changed)
+		if o.Changed != "" && !slices.Contains(s.Said, o.Changed) {
+			s.Said = append(s.Said, o.Changed)
 		}
 		if o.Done {
 			return o, nil

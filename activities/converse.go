@@ -42,7 +42,11 @@ func (t *talk) messages(system string, first bool) []chat.Message {
 // own lines as the assistant's. A conversation is kept when every turn passes the filters.
 func (e *Engine) Converse(ctx context.Context, in ChunkInput) (ChunkOutput, error) {
 	var live progress
-	return onDevice(ctx, e, &live, func(ctx context.Context) (ChunkOutput, error) { return e.converse(ctx, in, &live) })
+	return onDevice(ctx, e, &live, func(ctx context.Context) (ChunkOutput, error) {
+		out, err := e.converse(ctx, in, &live)
+		out.Lanes = lanesOf(ctx, e.Lanes, EngineQueue)
+		return out, err
+	})
 }
 
 func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (ChunkOutput, error) {

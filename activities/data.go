@@ -22,6 +22,8 @@ type Data struct {
 	// Attributes tells which search attributes the cluster knows; nil means none. The workflow upserts only those,
 	// because an unknown attribute would fail its workflow task again and again.
 	Attributes func(ctx context.Context) ([]string, error)
+	// Lanes is as in [Engine].
+	Lanes func(ctx context.Context, queue string) int
 }
 
 // ResolveInput is the user's spec as it came.

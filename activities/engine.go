@@ -29,6 +29,8 @@ type Engine struct {
 	// Stall is how long an attempt may make no progress before it ends and is tried again; 0 means
 	// heartbeat.DefaultStall. Loading a model does not count.
 	Stall time.Duration
+	// Lanes tells how many chunks the live workers of a queue can make at once, 0 if that cannot be known; nil: never known.
+	Lanes func(ctx context.Context, queue string) int
 
 	device   sync.Mutex // held by the one attempt that works
 	mu       sync.Mutex

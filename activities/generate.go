@@ -34,7 +34,8 @@ type ChunkInput struct {
 	Adapters []AdapterRef `json:"adapters,omitempty"`
 	// Only is a chunk of another role over the same rows: prompts that were dropped there are left out here.
 	Only *store.Ref `json:"only,omitempty"`
-	// Previous is the chain that this chunk is appended to.
+	// Previous is the chain that this chunk is appended to; a chunk that is made beside others has none, and is linked
+	// by [Data.LinkChunks] when its turn comes.
 	Previous *store.Ref `json:"previous,omitempty"`
 }
 
@@ -46,13 +47,27 @@ type ChunkOutput struct {
 	Dropped map[string]int64 `json:"dropped,omitempty"`
 	Tokens  int64            `json:"tokens"`
 	Seconds float64          `json:"seconds"`
+	// Lanes is how many chunks this queue's workers can make at once, as seen when this one ended; 0 = not known.
+	Lanes int `json:"lanes,omitempty"`
+}
+
+// lanesOf asks how many chunks a queue's workers can make at once; 0 = not known.
+func lanesOf(ctx context.Context, f func(ctx context.Context, queue string) int, queue string) int {
+	if f == nil {
+		return 0
+	}
+	return f(ctx, queue)
 }
 
 // Generate answers a chunk of prompts with the local model and commits the answers, each with the reason it was
 // dropped for, if any.
 func (e *Engine) Generate(ctx context.Context, in ChunkInput) (ChunkOutput, error) {
 	var live progress
-	return onDevice(ctx, e, &live, func(ctx context.Context) (ChunkOutput, error) { return e.generate(ctx, in, &live) })
+	return onDevice(ctx, e, &live, func(ctx context.Context) (ChunkOutput, error) {
+		out, err := e.generate(ctx, in, &live)
+		out.Lanes = lanesOf(ctx, e.Lanes, EngineQueue)
+		return out, err
+	})
 }
 
 func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (ChunkOutput, error) {

@@ -21,6 +21,9 @@ import (
 type PromptSet struct {
 	Index store.Ref `json:"index"` // a JSON list of part refs
 	Count int       `json:"count"`
+	// Engines and Teachers are how many chunks the live workers of either queue can make at once; 0 = not known.
+	Engines  int `json:"engines,omitempty"`
+	Teachers int `json:"teachers,omitempty"`
 }
 
 // promptsPerPart is the number of prompts in every part but the last; row i is in part i / promptsPerPart.
@@ -70,7 +73,7 @@ func (d *Data) MakePrompts(ctx context.Context, in MakePromptsInput) (PromptSet,
 		refs = append(refs, r...)
 	}
 	index, err := putJSON(ctx, d.Store, "parts/prompts", refs)
-	return PromptSet{Index: index, Count: len(rows)}, err
+	return PromptSet{Index: index, Count: len(rows), Engines: lanesOf(ctx, d.Lanes, EngineQueue), Teachers: lanesOf(ctx, d.Lanes, TeacherQueue)}, err
 }
 
 // limit is how many rows may be tried for a target of passing ones. Small targets get some room at least.

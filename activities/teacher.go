@@ -21,6 +21,8 @@ type Teacher struct {
 	Store *store.Store
 	// Key returns the API key that an environment variable of this worker holds; cmd reads the environment.
 	Key func(env string) string
+	// Lanes is as in [Engine].
+	Lanes func(ctx context.Context, queue string) int
 }
 
 // AskTeacher answers a chunk of prompts and commits the answers. An answer that came is kept in memory until the chunk
@@ -45,6 +47,7 @@ func (t *Teacher) AskTeacher(ctx context.Context, in ChunkInput) (ChunkOutput, e
 			return err
 		}
 		out, err = commitChunk(ctx, t.Store, in, "parts/"+in.Role, answers, ofResponse, start)
+		out.Lanes = lanesOf(ctx, t.Lanes, TeacherQueue)
 		return err
 	})
 	return out, err

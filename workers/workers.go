@@ -59,6 +59,8 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 	if o.TeacherSlots == 0 {
 		o.TeacherSlots = 4
 	}
+	o.Namespace = cmp.Or(o.Namespace, client.DefaultNamespace)
+	count := lanes(c, o.Namespace, o.TeacherSlots)
 	var out []worker.Worker
 	for _, q := range o.Queues {
 		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal}
@@ -68,8 +70,8 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			for _, f := range []any{workflows.CharacterTraining, workflows.GeneratePreferences, workflows.TrainAdapter, workflows.GenerateIntrospection, workflows.EvaluateCharacter} {
 				w.RegisterWorkflow(f)
 			}
-			w.RegisterActivity(&activities.Data{Store: o.Store, Attributes: func(ctx context.Context) ([]string, error) {
-				return attributes(ctx, c, cmp.Or(o.Namespace, client.DefaultNamespace))
+			w.RegisterActivity(&activities.Data{Store: o.Store, Lanes: count, Attributes: func(ctx context.Context) ([]string, error) {
+				return attributes(ctx, c, o.Namespace)
 			}})
 			out = append(out, w)
 		case "teacher":
@@ -78,13 +80,13 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			}
 			opt.MaxConcurrentActivityExecutionSize, opt.DisableWorkflowWorker = o.TeacherSlots, true
 			w := worker.New(c, activities.TeacherQueue, opt)
-			w.RegisterActivity(&activities.Teacher{Store: o.Store, Key: o.Key})
+			w.RegisterActivity(&activities.Teacher{Store: o.Store, Key: o.Key, Lanes: count})
 			out = append(out, w)
 		case "engine":
 			// One slot a device: two models at once would only slow each other down.
 			opt.MaxConcurrentActivityExecutionSize, opt.DisableWorkflowWorker = 1, true
 			w := worker.New(c, activities.EngineQueue, opt)
-			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Stall: o.Stall})
+			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Stall: o.Stall, Lanes: count})
 			out = append(out, w)
 		default:
 			return nil, fmt.Errorf("workers: queue %q is not one of data, teacher, engine", q)

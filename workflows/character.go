@@ -24,6 +24,9 @@ type Progress struct {
 	Stages       []StageProgress `json:"stages"`
 }
 
+// changeRecordFirst is the change that records a run before its first stage; older histories lack that record.
+const changeRecordFirst = "record-before-first-stage"
+
 // Result is what a finished run returns; everything else is in the run's record in the store.
 type Result struct {
 	ID           string             `json:"id"`
@@ -41,6 +44,8 @@ type run struct {
 	done   []activities.Stage
 	child  string // workflow id of the running child
 	up     bool   // it has started: signals reach it
+	// reports are what children tell.
+	reports workflow.ReceiveChannel
 }
 
 // CharacterTraining is the whole: {"constitution":"captain"} is a complete input.
@@ -50,11 +55,17 @@ func CharacterTraining(ctx workflow.Context, input Input) (Result, error) {
 	for _, k := range []string{activities.KindPreferences, activities.KindDPO, activities.KindIntrospection, activities.KindSFT, activities.KindEvaluation} {
 		r.Stages = append(r.Stages, StageProgress{Name: k, State: Pending, Workflow: r.ID + "/" + k})
 	}
+	if c := continuedRun(input); c != nil {
+		r.brief, r.paused, r.Stages, r.done = c.Brief, c.Paused, c.Stages, c.Done
+	}
 	if err := r.handlers(ctx); err != nil {
 		return Result{}, err
 	}
 	r.show(ctx)
 	err := r.stages(ctx, input)
+	if workflow.IsContinueAsNewError(err) {
+		return Result{}, err
+	}
 	r.State = Completed
 	if err != nil {
 		r.State, r.Error = Failed, cause(err)
@@ -83,12 +94,20 @@ func CharacterTraining(ctx workflow.Context, input Input) (Result, error) {
 }
 
 func (r *run) stages(ctx workflow.Context, input Input) error {
-	raw, _ := input.MarshalJSON()
-	var err error
-	if r.brief, err = resolve(ctx, raw); err != nil {
-		return err
+	begins := r.brief.Plan.Key == ""
+	if begins {
+		raw, _ := input.MarshalJSON()
+		var err error
+		if r.brief, err = resolve(ctx, raw); err != nil {
+			return err
+		}
 	}
 	r.Constitution, r.Preset, r.Model, r.Teacher = r.brief.Constitution, r.brief.Preset, r.brief.Model, r.brief.Teacher
+	if begins && workflow.GetVersion(ctx, changeRecordFirst, workflow.DefaultVersion, 1) == 1 { // from here on the run can be found in the store, should Temporal's own be lost
+		if err := r.record(ctx); err != nil {
+			return err
+		}
+	}
 	pref, err := r.stage(ctx, activities.KindPreferences, GeneratePreferences, StageInput{})
 	if err != nil {
 		return err
@@ -109,8 +128,15 @@ func (r *run) stages(ctx workflow.Context, input Input) error {
 	return err
 }
 
-// stage runs one stage as a child and records the run after it.
+// stage runs one stage as a child and records the run after it. A stage that was over before this history began is
+// not run again.
 func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput) (activities.Stage, error) {
+	if i := slices.IndexFunc(r.done, func(s activities.Stage) bool { return s.Kind == kind }); i >= 0 {
+		return r.done[i], nil
+	}
+	if workflow.GetInfo(ctx).GetCurrentHistoryLength() > runEvents {
+		return activities.Stage{}, r.goOn(ctx)
+	}
 	if err := workflow.Await(ctx, func() bool { return !r.paused }); err != nil {
 		return activities.Stage{}, err
 	}
@@ -149,6 +175,8 @@ func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput)
 	if r.Stages[i].counts() {
 		r.Stages[i].Done = st.Kept
 	}
+	// The last report may have been one before the rows beyond the target were left out of the counts.
+	r.Stages[i].Warnings = append(slices.Clone(r.Stages[i].Said), warnings(r.Stages[i])...)
 	st.Reused = false // the record says what the run has, not how it came by it
 	r.done = append(r.done, st)
 	r.show(ctx)
@@ -195,23 +223,29 @@ func (r *run) handlers(ctx workflow.Context) error {
 		return err
 	}
 	ch := workflow.GetSignalChannel(ctx, signalStage)
+	r.reports = ch
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		for {
 			var p StageProgress
 			if !ch.Receive(ctx, &p) {
 				return
 			}
-			// Signals can overtake each other and the child's end: only the last words of an ended stage count.
-			if i := r.index(p.Name); i >= 0 && !ended(r.Stages[i].State) {
-				r.Stages[i] = p
-				r.show(ctx)
-			} else if i >= 0 && ended(p.State) {
-				r.Stages[i].Values, r.Stages[i].Warnings = p.Values, p.Warnings // last words of a stage that has ended
-				r.Stages[i].Done, r.Stages[i].Total = p.Done, p.Total
-			}
+			r.hear(ctx, p)
 		}
 	})
 	return nil
+}
+
+// hear takes a stage's report. Signals can overtake each other and the child's end: only the last words of an ended
+// stage count.
+func (r *run) hear(ctx workflow.Context, p StageProgress) {
+	if i := r.index(p.Name); i >= 0 && !ended(r.Stages[i].State) {
+		r.Stages[i] = p
+		r.show(ctx)
+	} else if i >= 0 && ended(p.State) {
+		r.Stages[i].Values, r.Stages[i].Warnings = p.Values, p.Warnings
+		r.Stages[i].Done, r.Stages[i].Total = p.Done, p.Total
+	}
 }
 
 func ended(state string) bool {

@@ -8,7 +8,6 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/opencharacter/opencharacter/activities"
-	"github.com/opencharacter/opencharacter/store"
 )
 
 // Input is the JSON that a user starts a workflow with. It is kept as it came, because encoding/json would drop
@@ -43,14 +42,6 @@ type StageInput struct {
 	Continued     *Continued        `json:"continued,omitempty"`
 	Parent        string            `json:"parent,omitempty"` // workflow id that hears of progress
 	Paused        bool              `json:"paused,omitempty"`
-}
-
-// Continued is what a training that goes on in a new history keeps of the old one; the checkpoint has all else.
-type Continued struct {
-	Reference *store.Ref    `json:"reference,omitempty"` // stored reference log-probs
-	Progress  StageProgress `json:"progress"`
-	Said      []string      `json:"said,omitempty"`
-	Told      int           `json:"told"`
 }
 
 // stageInput reads a stage's input and refuses unknown fields.

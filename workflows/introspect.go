@@ -33,33 +33,41 @@ func GenerateIntrospection(ctx workflow.Context, input Input) (activities.Stage,
 	}
 	s.Total = int64(b.Reflections + b.Interactions)
 	s.tell(ctx)
+	all := map[string]*Work{}
 	// sampled makes one kind of rows and returns its chain.
 	sampled := func(kind, what string, target int, run any) (*store.Ref, error) {
 		if target == 0 {
 			return nil, nil
 		}
-		var set activities.PromptSet
-		if err := workflow.ExecuteActivity(onData(ctx, "write the "+kind+" prompts"), data.MakePrompts, activities.MakePromptsInput{Plan: b.Plan, Kind: kind}).Get(ctx, &set); err != nil {
+		w, err := s.work(ctx, in, kind)
+		if err != nil {
 			return nil, err
 		}
-		var last *store.Ref
-		before := s.Kept
-		err := s.chunks(ctx, set.Count, target, b.Chunk, func(ctx workflow.Context, from, to int) (int64, int64, error) {
-			s.Step = fmt.Sprintf("%s %d to %d", what, from, to)
-			s.tell(ctx)
+		all[kind] = w
+		before := s.Kept - min(w.Kept, int64(target))
+		err = s.chunks(ctx, w, target, b.Chunk, s.lanes, func(ctx workflow.Context, p *piece) error {
+			step := fmt.Sprintf("%s %d to %d", what, p.from, p.to)
+			s.doing(ctx, step)
 			var o activities.ChunkOutput
-			err := workflow.ExecuteActivity(onEngine(ctx, s.Step), run,
-				activities.ChunkInput{Plan: b.Plan, Role: kind, Prompts: set.Index, From: from, To: to, Adapters: adapters, Previous: last}).Get(ctx, &o)
+			err := workflow.ExecuteActivity(onEngine(ctx, step), run,
+				activities.ChunkInput{Plan: b.Plan, Role: kind, Prompts: w.Set.Index, From: p.from, To: p.to, Adapters: adapters, Previous: w.previous(p, 0)}).Get(ctx, &o)
 			if err != nil {
-				return 0, 0, err
+				return err
 			}
-			last = ref(o.Chain)
+			heardOf(&s.engines, o)
+			p.nodes, p.tried, p.kept = []store.Ref{o.Chain}, o.Rows, o.Kept
 			s.count(ctx, prefixed(kind+": ", o))
 			s.Kept = min(s.Kept+o.Kept, before+int64(target))
 			s.Done = s.Kept
-			return o.Kept, o.Rows, nil
+			return nil
 		})
-		return last, err
+		if errors.Is(err, errLong) {
+			return nil, s.goOn(ctx, in, GenerateIntrospection, Continued{Work: all})
+		}
+		if err != nil || len(w.Chains) == 0 {
+			return nil, err
+		}
+		return ref(w.Chains[0]), nil
 	}
 	reflections, err := sampled("reflection", "reflections", b.Reflections, engine.Generate)
 	if err != nil {

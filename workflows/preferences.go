@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"errors"
 	"fmt"
 
 	"go.temporal.io/sdk/workflow"
@@ -29,42 +30,50 @@ func GeneratePreferences(ctx workflow.Context, input Input) (activities.Stage, e
 	}
 	s.Total, s.Step = int64(b.Pairs), "prompts"
 	s.tell(ctx)
-	var set activities.PromptSet
-	if err := workflow.ExecuteActivity(onData(ctx, "write the prompts"), data.MakePrompts, activities.MakePromptsInput{Plan: b.Plan, Kind: activities.KindPreferences}).Get(ctx, &set); err != nil {
+	w, err := s.work(ctx, in, activities.KindPreferences)
+	if err != nil {
 		return activities.Stage{}, err
 	}
-	var chosen, rejected *store.Ref
-	err = s.chunks(ctx, set.Count, b.Pairs, b.PairChunk, func(ctx workflow.Context, from, to int) (int64, int64, error) {
-		s.Step = fmt.Sprintf("teacher answers prompts %d to %d", from, to)
-		s.tell(ctx)
-		in := activities.ChunkInput{Plan: b.Plan, Role: activities.RoleTeacher, Prompts: set.Index, From: from, To: to, Previous: chosen}
+	err = s.chunks(ctx, w, b.Pairs, b.PairChunk, s.lanes, func(ctx workflow.Context, p *piece) error {
+		what := fmt.Sprintf("teacher answers prompts %d to %d", p.from, p.to)
+		s.doing(ctx, what)
+		in := activities.ChunkInput{Plan: b.Plan, Role: activities.RoleTeacher, Prompts: w.Set.Index, From: p.from, To: p.to, Previous: w.previous(p, 0)}
 		var t, u activities.ChunkOutput
 		var err error
 		if b.Teacher == "local" {
-			err = workflow.ExecuteActivity(onEngine(ctx, s.Step), engine.Generate, in).Get(ctx, &t)
+			err = workflow.ExecuteActivity(onEngine(ctx, what), engine.Generate, in).Get(ctx, &t)
+			heardOf(&s.engines, t)
 		} else {
-			err = workflow.ExecuteActivity(onTeacher(ctx, s.Step), teacher.AskTeacher, in).Get(ctx, &t)
+			err = workflow.ExecuteActivity(onTeacher(ctx, what), teacher.AskTeacher, in).Get(ctx, &t)
+			heardOf(&s.teachers, t)
 		}
 		if err != nil {
-			return 0, 0, err
+			return err
 		}
-		chosen = ref(t.Chain)
-		s.Step = fmt.Sprintf("student answers %d prompts", t.Kept)
-		s.tell(ctx)
-		in.Role, in.Only, in.Previous = activities.RoleStudent, chosen, rejected
-		if err := workflow.ExecuteActivity(onEngine(ctx, s.Step), engine.Generate, in).Get(ctx, &u); err != nil {
-			return 0, 0, err
+		what = fmt.Sprintf("student answers %d prompts", t.Kept)
+		s.doing(ctx, what)
+		in.Role, in.Only, in.Previous = activities.RoleStudent, ref(t.Chain), w.previous(p, 1)
+		if err := workflow.ExecuteActivity(onEngine(ctx, what), engine.Generate, in).Get(ctx, &u); err != nil {
+			return err
 		}
-		rejected = ref(u.Chain)
+		heardOf(&s.engines, u)
+		p.nodes, p.tried, p.kept = []store.Ref{t.Chain, u.Chain}, t.Rows, u.Kept
 		s.count(ctx, prefixed("chosen: ", t))
 		u.Rows = 0 // the same rows, looked at twice
 		s.count(ctx, prefixed("rejected: ", u))
 		s.Kept += u.Kept
 		s.Done = min(s.Kept, s.Total)
-		return u.Kept, t.Rows, nil
+		return nil
 	})
+	if errors.Is(err, errLong) {
+		return activities.Stage{}, s.goOn(ctx, in, GeneratePreferences, Continued{Work: map[string]*Work{activities.KindPreferences: w}})
+	}
 	if err != nil {
 		return activities.Stage{}, err
+	}
+	var chosen, rejected *store.Ref // none, where there was no prompt
+	if len(w.Chains) == 2 {
+		chosen, rejected = ref(w.Chains[0]), ref(w.Chains[1])
 	}
 	s.Step = "join"
 	var st activities.Stage
@@ -72,6 +81,22 @@ func GeneratePreferences(ctx workflow.Context, input Input) (activities.Stage, e
 		return activities.Stage{}, err
 	}
 	return s.finish(ctx, st)
+}
+
+// work is how far the rows of a kind are: at the beginning, with their prompts written, or where the history before ended.
+func (s *stage) work(ctx workflow.Context, in StageInput, kind string) (*Work, error) {
+	var w *Work
+	if c := in.Continued; c != nil {
+		w = c.Work[kind]
+	}
+	if w == nil {
+		w = &Work{}
+		if err := workflow.ExecuteActivity(onData(ctx, "write the "+kind+" prompts"), data.MakePrompts, activities.MakePromptsInput{Plan: s.brief.Plan, Kind: kind}).Get(ctx, &w.Set); err != nil {
+			return nil, err
+		}
+	}
+	s.started(w.Set)
+	return w, nil
 }
 
 // imported takes the user's rows instead of generated ones.

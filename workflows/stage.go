@@ -56,18 +56,21 @@ type StageProgress struct {
 	Tokens   int64              `json:"tokens,omitempty"`
 	Values   map[string]float64 `json:"values,omitempty"`
 	Step     string             `json:"step,omitempty"` // what it does now
+	Said     []string           `json:"said,omitempty"` // by activities: checkpoint fallbacks, kernel changes, left-out messages
 	Warnings []string           `json:"warnings,omitempty"`
 }
 
 // stage is one stage workflow's state.
 type stage struct {
 	StageProgress
-	brief   activities.Brief
-	parent  string
-	paused  bool
-	changed []string // said by activities: checkpoint fallbacks, kernel changes, left-out messages
-	told    int      // reports, of which the parent heard some
-	heard   string   // the state that the parent heard last
+	brief  activities.Brief
+	parent string
+	paused bool
+	told   int    // reports, of which the parent heard some
+	heard  string // the state that the parent heard last
+	pauses workflow.ReceiveChannel
+	// running is how many chunks are made now; engines and teachers are how many can be, as far as is known.
+	running, engines, teachers int
 }
 
 // begin resolves the input, registers the handlers and returns the stage.
@@ -76,6 +79,7 @@ func begin(ctx workflow.Context, in StageInput, name, unit string) (*stage, erro
 	if err := s.handlers(ctx); err != nil {
 		return nil, err
 	}
+	s.restore(in.Continued)
 	if in.Brief != nil {
 		s.brief = *in.Brief
 		return s, nil
@@ -121,6 +125,7 @@ func (s *stage) handlers(ctx workflow.Context) error {
 		return err
 	}
 	ch := workflow.GetSignalChannel(ctx, signalPause)
+	s.pauses = ch
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		for ch.Receive(ctx, &s.paused) {
 			s.show(ctx)
@@ -191,12 +196,18 @@ func sorted(m map[string]int64) []named {
 }
 
 // heard says whether the nth report of a running stage goes to its parent: the first 40, then every tenth, from 400 on
-// every hundredth. So days of segments stay far below 2,000 events in the parent's history; the stage's own page has all.
-func heard(n int) bool { return n <= 40 || n <= 400 && n%10 == 0 || n%100 == 0 }
+// every hundredth, and so on. So the longest stage costs the parent's history some hundred events; its own page has all.
+func heard(n int) bool {
+	every := 1
+	for last := 40; n > last; last *= 10 {
+		every *= 10
+	}
+	return n%every == 0
+}
 
 // tell shows the stage on its page and reports it to the parent.
 func (s *stage) tell(ctx workflow.Context) {
-	s.Warnings = append(slices.Clone(s.changed), warnings(s.StageProgress)...)
+	s.Warnings = append(slices.Clone(s.Said), warnings(s.StageProgress)...)
 	s.show(ctx)
 	s.told++
 	if s.parent != "" && (heard(s.told) || s.State != s.heard) {
@@ -253,30 +264,6 @@ func (s *stage) find(ctx workflow.Context, kind string, upstream []string, adapt
 		s.done(ctx, *f.Stage)
 	}
 	return f.Key, f.Stage, err
-}
-
-// chunks runs generation chunk by chunk until enough rows are kept or the prompts are used up. Chunk sizes follow the
-// pass rate so far; by the row law they change no row.
-func (s *stage) chunks(ctx workflow.Context, count, target, size int, each func(ctx workflow.Context, from, to int) (kept int64, rows int64, err error)) error {
-	var kept, tried int64
-	for from := 0; from < count && kept < int64(target); {
-		if err := s.gate(ctx); err != nil {
-			return err
-		}
-		n := min(size, max(8, 2*target)) // of few rows, most of a whole chunk would be for nothing
-		if tried > 0 {
-			rate := max(float64(kept)/float64(tried), .05)
-			n = min(size, max(8, int(float64(int64(target)-kept)/rate*1.1)+1))
-		}
-		to := min(count, from+n)
-		k, r, err := each(ctx, from, to)
-		if err != nil {
-			return err
-		}
-		kept, tried, from = kept+k, tried+r, to
-		s.tell(ctx)
-	}
-	return nil
 }
 
 func retry() *temporal.RetryPolicy {

@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -60,17 +59,15 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 	}
 	s.Total, s.Kept, s.Rows, s.Dropped = int64(prep.Steps), int64(prep.Kept), source.Kept, prep.Dropped
 	if c := in.Continued; c != nil {
-		t.Reference, s.told, s.changed = c.Reference, c.Told, c.Said
-		s.Done, s.Tokens, s.Values = c.Progress.Done, c.Progress.Tokens, c.Progress.Values
+		t.Reference = c.Reference
 	} else if prep.EarlyMessages > 0 {
-		s.changed = append(s.changed, fmt.Sprintf("%s: %d early messages of conversations longer than %s.max_length are left out", in.Kind, prep.EarlyMessages, in.Kind))
+		s.Said = append(s.Said, fmt.Sprintf("%s: %d early messages of conversations longer than %s.max_length are left out", in.Kind, prep.EarlyMessages, in.Kind))
 	}
 	if in.Kind == activities.KindDPO && t.Reference == nil {
 		if t.Reference, err = s.reference(ctx, t, prep.Rows); err != nil {
 			return activities.Stage{}, err
 		}
 	}
-	in.Brief = &s.brief
 	out, err := s.segments(ctx, t, in)
 	if err != nil {
 		return activities.Stage{}, err
@@ -98,18 +95,10 @@ func (s *stage) reference(ctx workflow.Context, t activities.TrainInput, rows in
 	return last, nil
 }
 
-// maxEvents is the length of a history at which a training goes on in a new one (law: under 2,000 events).
-const maxEvents = 1500
-
 func (s *stage) segments(ctx workflow.Context, t activities.TrainInput, in StageInput) (activities.SegmentOutput, error) {
 	for {
-		if workflow.GetInfo(ctx).GetCurrentHistoryLength() > maxEvents {
-			in.Paused, in.Continued = s.paused, &Continued{Reference: t.Reference, Progress: s.StageProgress, Said: s.changed, Told: s.told}
-			raw, err := json.Marshal(in)
-			if err != nil {
-				return activities.SegmentOutput{}, err
-			}
-			return activities.SegmentOutput{}, workflow.NewContinueAsNewError(ctx, TrainAdapter, NewInput(raw))
+		if room(ctx) < 0 {
+			return activities.SegmentOutput{}, s.goOn(ctx, in, TrainAdapter, Continued{Reference: t.Reference})
 		}
 		if err := s.gate(ctx); err != nil {
 			return activities.SegmentOutput{}, err
@@ -122,8 +111,8 @@ func (s *stage) segments(ctx workflow.Context, t activities.TrainInput, in Stage
 		}
 		s.Done, s.Total, s.Values = int64(o.Step), int64(o.Total), o.Values
 		s.Tokens += o.Tokens
-		if o.Changed != "" && !slices.Contains(s.changed, o.Changed) {
-			s.changed = append(s.changed, o.Changed)
+		if o.Changed != "" && !slices.Contains(s.Said, o.Changed) {
+			s.Said = append(s.Said, o.Changed)
 		}
 		if o.Done {
 			return o, nil

@@ -12,14 +12,18 @@ import (
 // historyCmd prints a workflow's history as JSON. Recorded histories of released workflows are replayed by a test, so
 // that a change that would break running runs is found before it is deployed.
 func historyCmd() *cobra.Command {
-	return &cobra.Command{Use: "_history WORKFLOW-ID", Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+	return &cobra.Command{Use: "_history WORKFLOW-ID [RUN-ID]", Hidden: true, Args: cobra.RangeArgs(1, 2), RunE: func(cmd *cobra.Command, args []string) error {
 		e, err := open(cmd)
 		if err != nil {
 			return err
 		}
 		defer e.close()
 		var h history.History
-		it := e.client.GetWorkflowHistory(cmd.Context(), args[0], "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+		run := "" // the newest: a workflow that went on in a new history has several
+		if len(args) == 2 {
+			run = args[1]
+		}
+		it := e.client.GetWorkflowHistory(cmd.Context(), args[0], run, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 		for it.HasNext() {
 			ev, err := it.Next()
 			if err != nil {

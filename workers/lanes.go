@@ -1,0 +1,74 @@
+package workers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/taskqueue/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+
+	"github.com/opencharacter/opencharacter/activities"
+)
+
+const (
+	// quiet is how long a worker that reports by itself, once a minute, may be silent before it is taken for gone.
+	quiet = 150 * time.Second
+	// polled is how long ago an idle worker asked for work at most: a poll lasts a minute.
+	polled = 75 * time.Second
+)
+
+// lanes counts how many chunks the live workers of a queue can make at once: processes times slots. Two sources are
+// joined, because each is blind in its own way: the workers' own reports come once a minute, and polls come only from
+// workers that are not busy. 0 means that the cluster does not tell.
+func lanes(c client.Client, namespace string, slots int) func(context.Context, string) int {
+	return func(ctx context.Context, queue string) int {
+		each := 1 // one slot a device
+		if queue == activities.TeacherQueue {
+			each = slots
+		}
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		d, err := c.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{Namespace: namespace,
+			TaskQueue: &taskqueue.TaskQueue{Name: queue}, TaskQueueType: enums.TASK_QUEUE_TYPE_ACTIVITY})
+		if err != nil { // the chunk is made; how many are made at once is a matter of speed
+			if ctx.Err() == nil {
+				activity.GetLogger(ctx).Warn("cannot count the workers of a queue: chunks go on as before", "queue", queue, "error", err)
+			}
+			return 0
+		}
+		live, reported := reporting(ctx, c, namespace, queue)
+		for _, p := range d.GetPollers() {
+			// Where workers do not report, a busy one is known by its last poll only: the server keeps it for minutes.
+			if !reported || time.Since(p.GetLastAccessTime().AsTime()) < polled {
+				live[p.GetIdentity()] = true
+			}
+		}
+		return len(live) * each
+	}
+}
+
+// reporting lists the workers of a queue that said within [quiet] that they run; ok is false where none reports, as
+// with an older server.
+func reporting(ctx context.Context, c client.Client, namespace, queue string) (live map[string]bool, ok bool) {
+	live = map[string]bool{}
+	since := time.Now().Add(-quiet).UTC().Format(time.RFC3339)
+	req := &workflowservice.ListWorkersRequest{Namespace: namespace, PageSize: 1000, Query: fmt.Sprintf("TaskQueue = '%s' AND HeartbeatTime > '%s'", queue, since)}
+	for {
+		r, err := c.WorkflowService().ListWorkers(ctx, req)
+		if err != nil {
+			return live, len(live) > 0
+		}
+		for _, w := range r.GetWorkers() {
+			if w.GetStatus() == enums.WORKER_STATUS_RUNNING {
+				live[w.GetWorkerIdentity()] = true
+			}
+		}
+		if req.NextPageToken = r.GetNextPageToken(); len(req.NextPageToken) == 0 {
+			return live, len(live) > 0
+		}
+	}
+}

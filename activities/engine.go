@@ -26,6 +26,8 @@ type Engine struct {
 	Hub hub.Options
 	// Pull lets the engine fetch a known model that is not there yet.
 	Pull bool
+	// Did is told of every unit of work as soon as it is done; nil tells nobody. It must be quick.
+	Did func(Work)
 
 	mu       sync.Mutex
 	model    *Loaded

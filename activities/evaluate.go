@@ -76,7 +76,7 @@ func (e *Engine) EvaluateModel(ctx context.Context, in EvaluateInput) (EvaluateO
 			return err
 		}
 		held, _ := splitHeldOut(p, rec)
-		ev := evaluator{m: m, ws: e.workspace(), stack: stack, plan: p, live: &live}
+		ev := evaluator{m: m, ws: e.workspace(), stack: stack, plan: p, live: &live, did: func(unit string) { e.did(ctx, KindEvaluation, in.Which+"/"+unit) }}
 		out.Result, err = ev.run(ctx, e.Store, in, c, held)
 		return err
 	})
@@ -89,6 +89,7 @@ type evaluator struct {
 	stack []*transformer.Adapter
 	plan  Plan
 	live  *progress
+	did   func(unit string)
 }
 
 func (v *evaluator) run(ctx context.Context, s *store.Store, in EvaluateInput, c *constitution.Constitution, held []constitution.Example) (store.Ref, error) {
@@ -152,6 +153,7 @@ func (v *evaluator) answer(ctx context.Context, prompts []string) ([]Answer, err
 		}},
 		func(i int, r sample.Result) error {
 			out[i] = Answer{Prompt: prompts[i], Response: v.m.Text(r), Finish: r.Finish}
+			v.did("answer " + prompts[i])
 			return nil
 		})
 	return out, err

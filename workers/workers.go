@@ -32,6 +32,8 @@ type Options struct {
 	Pull bool
 	// Key returns the value of an environment variable that a spec names (teacher queue); required there.
 	Key func(env string) string
+	// Did is told of every unit of work of the engine (engine queue); nil tells nobody.
+	Did func(activities.Work)
 	// TeacherSlots is how many teacher chunks run at once; 0 is 4.
 	TeacherSlots int
 	// Namespace is the Temporal namespace whose search attributes are looked up; "" is default.
@@ -81,7 +83,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			// One slot a device: two models at once would only slow each other down.
 			opt.MaxConcurrentActivityExecutionSize, opt.DisableWorkflowWorker = 1, true
 			w := worker.New(c, activities.EngineQueue, opt)
-			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull})
+			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Did: o.Did})
 			out = append(out, w)
 		default:
 			return nil, fmt.Errorf("workers: queue %q is not one of data, teacher, engine", q)

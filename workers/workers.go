@@ -40,6 +40,8 @@ type Options struct {
 	Namespace string
 	// Fatal is told when a worker cannot go on (its namespace is gone, its credentials are refused); nil tells nobody.
 	Fatal func(error)
+	// Identity names this process in Temporal's answers; "" is the SDK's own.
+	Identity string
 	// StopTimeout is how long a stopping worker may take to commit what it has; 0 is 30 s.
 	StopTimeout time.Duration
 }
@@ -60,7 +62,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 	}
 	var out []worker.Worker
 	for _, q := range o.Queues {
-		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal}
+		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal, Identity: o.Identity}
 		switch q {
 		case "data":
 			w := worker.New(c, activities.DataQueue, opt)

@@ -73,8 +73,19 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues []string) error
 	if err != nil {
 		return err
 	}
+	identity := ""
+	if !onCluster(cmd) { // of a cluster nobody here can tell who is dead
+		identity = localIdentity()
+		n, err := release(ctx, e.client, e.info.Namespace)
+		if err != nil {
+			fmt.Fprintln(cmd.ErrOrStderr(), "character: give back what ended workers held:", err, "(it is done again after its heartbeat timeout)")
+		}
+		if n > 0 {
+			fmt.Fprintf(cmd.OutOrStdout(), "Gave back %d activities of ended workers\n", n)
+		}
+	}
 	broken := make(chan error, len(queues))
-	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: hubOptions(cmd), Pull: true, Namespace: e.info.Namespace, Key: os.Getenv, Did: did})
+	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: hubOptions(cmd), Pull: true, Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: identity})
 	if err != nil {
 		return err
 	}

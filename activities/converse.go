@@ -91,6 +91,7 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 				text, reason := dataset.CheckResponse(lim, r.Finish, m.Tokens.DecodeText(r.Tokens))
 				open[i].said, open[i].drop = append(open[i].said, text), reason
 				open[i].tokens += len(r.Tokens)
+				e.did(ctx, "interaction", fmt.Sprintf("%s/%d", open[i].id, turn))
 				return nil
 			})
 		if err != nil {

@@ -31,6 +31,8 @@ type Engine struct {
 	Stall time.Duration
 	// Lanes tells how many chunks the live workers of a queue can make at once, 0 if that cannot be known; nil: never known.
 	Lanes func(ctx context.Context, queue string) int
+	// Did is told of every unit of work as soon as it is done; nil tells nobody. It must be quick.
+	Did func(Work)
 
 	device   sync.Mutex // held by the one attempt that works
 	mu       sync.Mutex

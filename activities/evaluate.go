@@ -74,7 +74,7 @@ func (e *Engine) EvaluateModel(ctx context.Context, in EvaluateInput) (EvaluateO
 			return out, err
 		}
 		held, _ := splitHeldOut(p, rec)
-		ev := evaluator{m: m, ws: e.workspace(), stack: stack, plan: p, live: &live}
+		ev := evaluator{m: m, ws: e.workspace(), stack: stack, plan: p, live: &live, did: func(unit string) { e.did(ctx, KindEvaluation, in.Which+"/"+unit) }}
 		out.Result, err = ev.run(ctx, e.Store, in, c, held)
 		return out, err
 	})
@@ -86,6 +86,7 @@ type evaluator struct {
 	stack []*transformer.Adapter
 	plan  Plan
 	live  *progress
+	did   func(unit string)
 }
 
 func (v *evaluator) run(ctx context.Context, s *store.Store, in EvaluateInput, c *constitution.Constitution, held []constitution.Example) (store.Ref, error) {
@@ -149,6 +150,7 @@ func (v *evaluator) answer(ctx context.Context, prompts []string) ([]Answer, err
 		}},
 		func(i int, r sample.Result) error {
 			out[i] = Answer{Prompt: prompts[i], Response: v.m.Text(r), Finish: r.Finish}
+			v.did("answer " + prompts[i])
 			return nil
 		})
 	return out, notFinite(err, "evaluation", func(i int) string { return fmt.Sprintf("%q", prompts[i]) })

@@ -113,6 +113,7 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 			}
 			out[i] = response(rows[i], m.Text(res), judged, len(res.Tokens), sum(res), r.limits)
 			out[i].Finish = res.Finish
+			e.did(ctx, in.Role, rows[i].ID)
 			if other, ok := chosen[rows[i].ID]; ok && out[i].Drop == "" && fold(other) == fold(out[i].Text) {
 				out[i].Drop = dropIdentical // counted here, so that another prompt takes its place
 			}

@@ -54,6 +54,7 @@ func (e *Engine) ReferenceLogProbs(ctx context.Context, in TrainInput) (ChunkOut
 					row.ChosenEach, row.RejectedEach = c, r
 				}
 				rows = append(rows, row)
+				e.did(ctx, "reference", x.ID)
 				out.Tokens += int64(len(x.Chosen.Tokens) + len(x.Rejected.Tokens))
 			}
 			live.set(func(l *Live) { l.Done = len(rows); l.Tokens = int(out.Tokens) })

@@ -35,12 +35,16 @@ type Options struct {
 	Stall time.Duration
 	// Key returns the value of an environment variable that a spec names (teacher queue); required there.
 	Key func(env string) string
+	// Did is told of every unit of work of the engine (engine queue); nil tells nobody.
+	Did func(activities.Work)
 	// TeacherSlots is how many teacher chunks run at once; 0 is 4.
 	TeacherSlots int
 	// Namespace is the Temporal namespace whose search attributes are looked up; "" is default.
 	Namespace string
 	// Fatal is told when a worker cannot go on (its namespace is gone, its credentials are refused); nil tells nobody.
 	Fatal func(error)
+	// Identity names this process in Temporal's answers; "" is the SDK's own.
+	Identity string
 	// StopTimeout is how long a stopping worker may take to commit what it has; 0 is 30 s.
 	StopTimeout time.Duration
 }
@@ -63,7 +67,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 	count := lanes(c, o.Namespace, o.TeacherSlots)
 	var out []worker.Worker
 	for _, q := range o.Queues {
-		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal}
+		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal, Identity: o.Identity}
 		switch q {
 		case "data":
 			w := worker.New(c, activities.DataQueue, opt)
@@ -86,7 +90,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			// One slot a device: two models at once would only slow each other down.
 			opt.MaxConcurrentActivityExecutionSize, opt.DisableWorkflowWorker = 1, true
 			w := worker.New(c, activities.EngineQueue, opt)
-			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Stall: o.Stall, Lanes: count})
+			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Stall: o.Stall, Lanes: count, Did: o.Did})
 			out = append(out, w)
 		default:
 			return nil, fmt.Errorf("workers: queue %q is not one of data, teacher, engine", q)

@@ -19,17 +19,6 @@ import (
 	"github.com/opencharacter/opencharacter/testenv/tinymodel"
 )
 
-// tinySpec makes a whole run on the tiny model last some seconds, with several chunks and segments in every stage.
-var tinySpec = []string{
-	"preferences.pairs=24", "preferences.min_pairs=8", "preferences.max_candidates=240", "preferences.chunk=12",
-	"preferences.teacher.max_tokens=64", "preferences.student.max_tokens=64", "preferences.filter.repetition_threshold=-1",
-	"dpo.rank=4", "dpo.alpha=4", "dpo.batch_size=2", "dpo.epochs=2", "dpo.segment_steps=3", "dpo.learning_rate=1e-3",
-	"introspection.reflections=16", "introspection.interactions=3", "introspection.oversample=12", "introspection.chunk=8", "introspection.turns=2",
-	"introspection.reflection.max_tokens=96", "introspection.interaction.max_tokens=96", "introspection.filter.min_chars=4", "introspection.filter.repetition_threshold=-1",
-	"sft.rank=6", "sft.alpha=6", "sft.batch_size=2", "sft.epochs=2", "sft.segment_steps=3", "sft.learning_rate=1e-3",
-	"evaluation.held_out=4", "evaluation.sampling.max_tokens=16", `evaluation.prompts=["Hello!","Who are you?"]`,
-}
-
 // binary is the program under test: a built one, or built here.
 var binary = sync.OnceValues(func() (string, error) {
 	if b := os.Getenv("CHARACTER_TEST_BINARY"); b != "" {
@@ -94,11 +83,7 @@ func (m *machine) workerLog() string {
 }
 
 func (m *machine) runArgs(id string, more ...string) []string {
-	args := []string{"run", "captain", "--id", id, "--model", m.model}
-	for _, s := range tinySpec {
-		args = append(args, "--set", s)
-	}
-	return append(args, more...)
+	return append(tinymodel.RunArgs(m.model, id), more...)
 }
 
 // killAll ends the program and everything it started with -9, at once.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/opencharacter/opencharacter/activities"
 	"github.com/opencharacter/opencharacter/tensor"
 	"github.com/opencharacter/opencharacter/workers"
 )
@@ -67,8 +69,23 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues []string) error
 	if err := e.store.Probe(ctx); err != nil {
 		return err
 	}
+	did, err := workLog(os.Getenv("CHARACTER_WORK_LOG"))
+	if err != nil {
+		return err
+	}
+	identity := ""
+	if !onCluster(cmd) { // of a cluster nobody here can tell who is dead
+		identity = localIdentity()
+		n, err := release(ctx, e.client, e.info.Namespace)
+		if err != nil {
+			fmt.Fprintln(cmd.ErrOrStderr(), "character: give back what ended workers held:", err, "(it is done again after its heartbeat timeout)")
+		}
+		if n > 0 {
+			fmt.Fprintf(cmd.OutOrStdout(), "Gave back %d activities of ended workers\n", n)
+		}
+	}
 	broken := make(chan error, len(queues))
-	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: hubOptions(cmd), Pull: true, Namespace: e.info.Namespace, Key: os.Getenv})
+	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: hubOptions(cmd), Pull: true, Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: identity})
 	if err != nil {
 		return err
 	}
@@ -92,4 +109,25 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues []string) error
 	}
 	wg.Wait()
 	return err
+}
+
+// workLog appends one line of JSON for each row and step that the engine has done to a file; "" writes none. What a fault
+// made the engine do twice is in it twice.
+func workLog(path string) (func(activities.Work), error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("CHARACTER_WORK_LOG: %w", err)
+	}
+	return func(w activities.Work) {
+		line, err := json.Marshal(w)
+		if err == nil {
+			_, err = f.Write(append(line, '\n')) // in one piece: workers share the file
+		}
+		if err != nil { // a count that misses lines would be worse than none
+			fmt.Fprintln(os.Stderr, "character: CHARACTER_WORK_LOG:", err)
+		}
+	}, nil
 }

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/failure/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// A worker of the local stack says which process of which machine it is, so that the next one can tell that it is dead.
+const localWorker = "local-worker"
+
+// localIdentity names this process. A number alone may belong to another process by tomorrow: its start time tells.
+func localIdentity() string {
+	host, _ := os.Hostname() // without a name all are on one machine
+	start, _ := startTime(os.Getpid())
+	return fmt.Sprintf("%s/%s/%d/%s", localWorker, host, os.Getpid(), start)
+}
+
+// isDead says that an identity is of a worker of this machine whose process is over.
+func isDead(identity string) bool {
+	f := strings.Split(identity, "/")
+	host, _ := os.Hostname()
+	var pid int
+	if len(f) != 4 || f[0] != localWorker || f[1] != host {
+		return false
+	}
+	if _, err := fmt.Sscan(f[2], &pid); err != nil || pid <= 0 {
+		return false
+	}
+	if err := syscall.Kill(pid, 0); err != nil {
+		return err == syscall.ESRCH
+	}
+	start, over := startTime(pid)
+	return over || start != f[3]
+}
+
+// startTime is when a process started, in ticks since boot, and whether it has ended but not been buried. Linux only;
+// elsewhere "".
+func startTime(pid int) (start string, over bool) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", false
+	}
+	// The name, in parentheses, may hold anything; the state is the third field, the start time the 22nd.
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(f) < 20 {
+		return "", false
+	}
+	return f[19], f[0] == "Z"
+}
+
+// release gives back what dead workers of this machine held, so that it is done again at once instead of after the
+// heartbeat timeout (or, of an activity that does not beat, after its whole time). Were one of them alive after all, its
+// commit would be fenced. It returns how many activities it gave back.
+func release(ctx context.Context, c client.Client, namespace string) (n int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	var page []byte
+	for {
+		r, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Namespace: namespace, Query: `ExecutionStatus = 'Running'`, NextPageToken: page})
+		if err != nil {
+			return n, fmt.Errorf("list open workflows: %w", err)
+		}
+		for _, x := range r.Executions {
+			k, err := releaseOf(ctx, c, namespace, x.Execution)
+			if err != nil {
+				return n, fmt.Errorf("workflow %s: %w", x.Execution.WorkflowId, err)
+			}
+			n += k
+		}
+		if page = r.NextPageToken; len(page) == 0 {
+			return n, nil
+		}
+	}
+}
+
+func releaseOf(ctx context.Context, c client.Client, namespace string, x *common.WorkflowExecution) (n int, err error) {
+	var gone *serviceerror.NotFound
+	d, err := c.DescribeWorkflowExecution(ctx, x.WorkflowId, x.RunId)
+	if err != nil {
+		return 0, fmt.Errorf("describe: %w", err)
+	}
+	for _, a := range d.PendingActivities {
+		if !isDead(a.GetLastWorkerIdentity()) {
+			continue
+		}
+		var err error
+		switch a.GetState() {
+		case enums.PENDING_ACTIVITY_STATE_STARTED:
+			err = fail(ctx, c, namespace, x, a)
+		case enums.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED:
+			_, err = c.WorkflowService().RespondActivityTaskCanceledById(ctx, &workflowservice.RespondActivityTaskCanceledByIdRequest{
+				Namespace: namespace, WorkflowId: x.WorkflowId, RunId: x.RunId, ActivityId: a.ActivityId, Identity: localIdentity()})
+		default:
+			continue // nobody holds it
+		}
+		if err != nil && !errors.As(err, &gone) { // gone: it timed out meanwhile
+			return n, fmt.Errorf("give activity %s back: %w", a.ActivityId, err)
+		}
+		n++
+	}
+	return n, nil
+}
+
+func fail(ctx context.Context, c client.Client, namespace string, x *common.WorkflowExecution, a *workflow.PendingActivityInfo) error {
+	_, err := c.WorkflowService().RespondActivityTaskFailedById(ctx, &workflowservice.RespondActivityTaskFailedByIdRequest{
+		Namespace: namespace, WorkflowId: x.WorkflowId, RunId: x.RunId, ActivityId: a.ActivityId, Identity: localIdentity(), LastHeartbeatDetails: a.HeartbeatDetails,
+		Failure: &failure.Failure{Message: "its worker's process ended without a word", Source: "character worker",
+			FailureInfo: &failure.Failure_ApplicationFailureInfo{ApplicationFailureInfo: &failure.ApplicationFailureInfo{
+				Type: "WorkerEnded", NextRetryDelay: durationpb.New(100 * time.Millisecond)}}},
+	})
+	return err
+}

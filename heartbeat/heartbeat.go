@@ -47,8 +47,20 @@ type Options struct {
 	// Details are sent with each heartbeat and found by the next attempt (activity.GetHeartbeatDetails).
 	// It is called from another goroutine while the work runs. nil sends none.
 	Details func() any
-	// Converter encodes the details; nil means the SDK's default (JSON). Give the client's own when it encrypts.
+	// Converter encodes the details; nil means that of the context (see WithConverter), else the SDK's default (JSON).
+	// Give the client's own when it encrypts.
 	Converter converter.DataConverter
+}
+
+type converterKey struct{}
+
+// WithConverter makes c the converter of every Run under ctx that names none. A worker whose client encrypts puts it
+// into worker.Options.BackgroundActivityContext. A nil c changes nothing.
+func WithConverter(ctx context.Context, c converter.DataConverter) context.Context {
+	if c == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, converterKey{}, c)
 }
 
 // flushTime bounds the last heartbeat, which the end of the activity waits for.
@@ -80,6 +92,9 @@ func run(ctx context.Context, send send, o Options, work func(context.Context) e
 		timeout:   info.HeartbeatTimeout,
 		details:   o.Details,
 		converter: o.Converter,
+	}
+	if b.converter == nil {
+		b.converter, _ = ctx.Value(converterKey{}).(converter.DataConverter)
 	}
 	if b.converter == nil {
 		b.converter = converter.GetDefaultDataConverter()

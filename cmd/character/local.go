@@ -18,12 +18,15 @@ type localOptions struct {
 	data, models                           string // --data, --models
 	temporalPort, httpPort, uiPort, s3Port int
 	noWorker                               bool
+	codecKeyFile                           string    // --codec-key-file
+	allowPaths, allowURLs                  []string  // --allow-path, --allow-url, for the worker
 	warn                                   io.Writer // gets a line when the worker ends by itself
 }
 
 // local is everything a run needs, on this machine: servers in this process and its children, and a worker.
 type local struct {
 	*stack.Stack
+	codec  *codecServer // nil without a key file
 	worker *child
 	done   chan struct{}
 }
@@ -38,14 +41,30 @@ func startLocal(ctx context.Context, o localOptions) (*local, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find this program to start it again: %w", err)
 	}
+	var decrypt *codecServer
+	endpoint := ""
+	if o.codecKeyFile != "" {
+		if o.codecKeyFile, err = filepath.Abs(o.codecKeyFile); err != nil {
+			return nil, fmt.Errorf("--codec-key-file: %w", err)
+		}
+		if decrypt, err = listenCodec("127.0.0.1:0", o.codecKeyFile, o.warn); err != nil {
+			return nil, err
+		}
+		endpoint = decrypt.url
+	}
 	s, err := stack.Up(ctx, stack.Options{
 		Dir: o.data, TemporalPort: o.temporalPort, HTTPPort: o.httpPort, UIPort: o.uiPort, S3Port: o.s3Port,
-		UsualPorts: true, Exe: exe, SearchAttributes: attributes,
+		UsualPorts: true, Exe: exe, SearchAttributes: attributes, CodecEndpoint: endpoint,
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, decrypt.stop())
 	}
-	l := &local{Stack: s, done: make(chan struct{})}
+	l := &local{Stack: s, codec: decrypt, done: make(chan struct{})}
+	if decrypt != nil {
+		if err := decrypt.serve(uiOrigins(s.UI)); err != nil {
+			return nil, errors.Join(err, l.stop())
+		}
+	}
 	go watchDisk(s.Dir, o.warn, l.done)
 	if o.noWorker {
 		return l, nil
@@ -53,6 +72,15 @@ func startLocal(ctx context.Context, o localOptions) (*local, error) {
 	args := []string{"worker", "--data", s.Dir}
 	if o.models != "" {
 		args = append(args, "--models", o.models)
+	}
+	if o.codecKeyFile != "" {
+		args = append(args, "--codec-key-file", o.codecKeyFile)
+	}
+	for _, p := range o.allowPaths {
+		args = append(args, "--allow-path", p)
+	}
+	for _, u := range o.allowURLs {
+		args = append(args, "--allow-url", u)
 	}
 	l.worker, err = startChild(childOptions{exe: exe, args: args, log: filepath.Join(s.Dir, "logs", "worker.log"), warn: o.warn})
 	if err != nil {
@@ -69,5 +97,5 @@ func (l *local) stop() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	return l.Stop(ctx)
+	return errors.Join(l.codec.stop(), l.Stop(ctx))
 }

@@ -17,6 +17,8 @@ const module = "github.com/opencharacter/opencharacter/"
 // policy. Change it in the commit that explains why, never to make a build pass.
 var imports = map[string]string{
 	"spec":                              "",
+	"permit":                            "spec",
+	"codec":                             "",
 	"constitution":                      "",
 	"store":                             "",
 	"report":                            "",
@@ -35,9 +37,9 @@ var imports = map[string]string{
 	"lm/sample":                         "lm/transformer tensor",
 	"lm/train":                          "lm/safetensors lm/transformer tensor",
 	"dataset":                           "store",
-	"activities":                        "constitution dataset heartbeat lm/chat lm/gguf lm/hub lm/sample lm/tokenizer lm/train lm/transformer report spec store teacher tensor",
+	"activities":                        "constitution dataset heartbeat lm/chat lm/gguf lm/hub lm/sample lm/tokenizer lm/train lm/transformer permit report spec store teacher tensor",
 	"workflows":                         "activities store",
-	"workers":                           "activities lm/hub store workflows",
+	"workers":                           "activities heartbeat lm/hub permit store workflows",
 	"testenv/s3server":                  "",
 	"testenv/temporalserver":            "",
 	"testenv/teacher":                   "",
@@ -45,8 +47,9 @@ var imports = map[string]string{
 	"testenv/chaos":                     "",
 	"testenv/tinymodel":                 "lm/safetensors",
 	"testenv/hostile":                   "",
-	"cmd/character":                     "activities constitution dataset lm/chat lm/hub lm/sample lm/tokenizer lm/train lm/transformer spec store tensor testenv/s3server testenv/stack workers workflows",
-	"cmd/character-worker":              "lm/hub store tensor workers",
+	"cmd/character":                     "activities cmd/internal/cluster codec constitution dataset lm/chat lm/hub lm/sample lm/tokenizer lm/train lm/transformer permit spec store tensor testenv/s3server testenv/stack workers workflows",
+	"cmd/character-worker":              "cmd/internal/cluster lm/hub store tensor workers",
+	"cmd/internal/cluster":              "codec permit spec store",
 	"bench/gemm":                        "tensor",
 	"bench/engine":                      "lm/chat lm/gguf lm/hub lm/sample lm/tokenizer lm/train lm/transformer tensor",
 	"bench/bandwidth":                   "lm/gguf lm/transformer tensor",
@@ -61,6 +64,9 @@ var serverImporters = []string{"testenv/temporalserver"}
 // workflowImports is what else package workflows may import: workflowcheck does not see os.Getenv, math/rand/v2 or
 // uuid.New; this list does.
 const workflowImports = "bytes encoding/json errors fmt slices strings time go.temporal.io/api/enums/v1 go.temporal.io/sdk/temporal go.temporal.io/sdk/workflow"
+
+// awsChain reads environment and home directory.
+const awsChain = "github.com/aws/aws-sdk-go-v2/config"
 
 func TestImports(t *testing.T) {
 	seen := map[string]bool{}
@@ -97,6 +103,8 @@ func TestImports(t *testing.T) {
 				t.Errorf("%s: workflows must not import %s: it is not on the allow-list", path, name)
 			case strings.HasPrefix(name, "go.temporal.io/server") && !slices.Contains(serverImporters, pkg):
 				t.Errorf("%s: only %v may import the Temporal server", path, serverImporters)
+			case name == awsChain && !strings.HasPrefix(pkg, "cmd/"):
+				t.Errorf("%s: %s reads the AWS environment and profiles: only cmd/ may import it", path, awsChain)
 			}
 		}
 		return nil

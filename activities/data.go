@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/opencharacter/opencharacter/constitution"
@@ -59,6 +60,16 @@ func (d *Data) ResolveSpec(ctx context.Context, in ResolveInput) (Brief, error) 
 	}
 	if err := held(ctx, d.Store); err != nil {
 		return Brief{}, err
+	}
+	if err := s.CheckReferences(); err != nil {
+		return Brief{}, fatal(BadInput, err)
+	}
+	if activity.IsActivity(ctx) { // a whole run's id becomes a key in the bucket: better refused now than at its first record
+		if i := activity.GetInfo(ctx); i.WorkflowType != nil && i.WorkflowType.Name == "CharacterTraining" {
+			if err := spec.CheckRunID(i.WorkflowExecution.ID); err != nil {
+				return Brief{}, fatal(BadInput, err)
+			}
+		}
 	}
 	p := Plan{Spec: s}
 	c, err := d.loadConstitution(ctx, s.Constitution)

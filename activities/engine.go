@@ -14,6 +14,7 @@ import (
 	"github.com/opencharacter/opencharacter/lm/hub"
 	"github.com/opencharacter/opencharacter/lm/tokenizer"
 	"github.com/opencharacter/opencharacter/lm/transformer"
+	"github.com/opencharacter/opencharacter/permit"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/tensor"
 )
@@ -33,6 +34,8 @@ type Engine struct {
 	Lanes func(ctx context.Context, queue string) int
 	// Did is told of every unit of work as soon as it is done; nil tells nobody. It must be quick.
 	Did func(Work)
+	// Allow says which model files a spec may name; nil = any, for tests and programs that write their own specs.
+	Allow *permit.Rules
 
 	device   sync.Mutex // held by the one attempt that works
 	mu       sync.Mutex
@@ -108,8 +111,12 @@ func LoadModel(nameOrPath, weights string, o hub.Options) (*Loaded, error) {
 func (e *Engine) load(ctx context.Context, wanted ModelInfo) (*Loaded, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	path, err := e.path(wanted.Name)
+	if err != nil {
+		return nil, fatal(BadInput, err)
+	}
 	if wanted.SHA256 == "" { // the file may have changed since it was loaded
-		if f, err := hub.Resolve(wanted.Name, e.Hub); err == nil {
+		if f, err := hub.Resolve(path, e.Hub); err == nil {
 			wanted.SHA256 = f.SHA256
 		}
 	}
@@ -117,18 +124,19 @@ func (e *Engine) load(ctx context.Context, wanted ModelInfo) (*Loaded, error) {
 		return e.model, e.model.compute(wanted)
 	}
 	e.model, e.adapters, e.rows = nil, nil, nil // never two models in memory
-	if _, err := hub.Resolve(wanted.Name, e.Hub); err != nil {
+	if _, err := hub.Resolve(path, e.Hub); err != nil {
 		if !e.Pull || !errors.Is(err, hub.ErrNotPulled) {
 			return nil, fatal(BadInput, err)
 		}
-		if _, err := hub.Pull(ctx, wanted.Name, e.Hub); err != nil {
+		if _, err := hub.Pull(ctx, path, e.Hub); err != nil {
 			return nil, err
 		}
 	}
-	m, err := LoadModel(wanted.Name, wanted.Weights, e.Hub)
+	m, err := LoadModel(path, wanted.Weights, e.Hub)
 	if err != nil {
 		return nil, fatal(BadInput, err)
 	}
+	m.Info.Name = wanted.Name // as the spec has it: where the file lies differs from worker to worker
 	if wanted.SHA256 != "" && wanted.SHA256 != m.Info.SHA256 {
 		return nil, fmt.Errorf("model %s on this worker has sha256 %s, the run needs %s; put the same file there", wanted.Name, m.Info.SHA256, wanted.SHA256)
 	}
@@ -141,6 +149,14 @@ func (e *Engine) loadFor(ctx context.Context, live *progress, wanted ModelInfo) 
 	live.loading.Add(1)
 	defer live.loading.Add(-1)
 	return e.load(ctx, wanted)
+}
+
+// path is where the model of a spec lies here: a known name stays one, all else must be allowed.
+func (e *Engine) path(name string) (string, error) {
+	if e.Allow == nil || hub.IsKnown(name) {
+		return name, nil
+	}
+	return e.Allow.Model(name)
 }
 
 // compute sets the arithmetic in which a run uses the model.

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/opencharacter/opencharacter/constitution"
+	"github.com/opencharacter/opencharacter/spec"
 	"github.com/opencharacter/opencharacter/store"
 )
 
@@ -80,9 +80,9 @@ func chain(ctx context.Context, s *store.Store, last *store.Ref) ([]chunk, error
 // uploaded reads an object that the CLI put into the store and that a spec names as "ref:KEY". Only the uploads
 // folder can be named, so that a spec cannot reach other objects of the bucket.
 func uploaded(ctx context.Context, s *store.Store, field, value string) ([]byte, string, error) {
-	key, ok := strings.CutPrefix(value, "ref:")
-	if !ok || !strings.HasPrefix(key, "uploads/") || strings.Contains(key, "..") {
-		return nil, "", fatal(BadInput, fmt.Errorf("spec: %s is %q; want ref:uploads/...: start the run with `character run`, which uploads files", field, value))
+	key, err := spec.CheckUpload(field, value)
+	if err != nil {
+		return nil, "", fatal(BadInput, err)
 	}
 	b, err := s.GetKey(ctx, key)
 	if errors.Is(err, store.ErrNotFound) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/opencharacter/opencharacter/spec"
 	"github.com/opencharacter/opencharacter/store"
 )
 
@@ -23,6 +24,9 @@ func runStream(id string) string { return "runs/" + id }
 
 // RecordRun commits the run's record after each stage. The stream is fenced like a checkpoint; the newest record wins.
 func (d *Data) RecordRun(ctx context.Context, r Record) error {
+	if err := spec.CheckRunID(r.ID); err != nil {
+		return fatal(BadInput, err)
+	}
 	claim, err := d.Store.Claim(ctx, runStream(r.ID), "run "+r.ID)
 	if err != nil {
 		return fmt.Errorf("record run %s: %w", r.ID, err)

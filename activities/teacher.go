@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/heartbeat"
+	"github.com/opencharacter/opencharacter/permit"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/teacher"
 )
@@ -23,6 +24,9 @@ type Teacher struct {
 	Key func(env string) string
 	// Lanes is as in [Engine].
 	Lanes func(ctx context.Context, queue string) int
+	// Allow says which endpoints a spec may name, and which key may go there; nil = any, for tests and programs that
+	// write their own specs.
+	Allow *permit.Rules
 }
 
 // AskTeacher answers a chunk of prompts and commits the answers. An answer that came is kept in memory until the chunk
@@ -72,6 +76,11 @@ func (t *Teacher) recorded(ctx context.Context, p Plan, rows []dataset.Prompt) (
 // client makes the teacher's client; the key stays in this worker.
 func (t *Teacher) client(p Plan) (*teacher.Client, error) {
 	o := p.Spec.TeacherOptions
+	if t.Allow != nil { // before the key is even looked at
+		if err := t.Allow.Endpoint(o.BaseURL, o.KeyEnv); err != nil {
+			return nil, fatal(BadInput, err)
+		}
+	}
 	key := ""
 	if o.KeyEnv != "" {
 		if key = t.Key(o.KeyEnv); key == "" {

@@ -52,8 +52,20 @@ type Options struct {
 	Progress func() int64
 	// Stall is how long Progress may stand still before the attempt ends with ErrStalled; 0 means DefaultStall.
 	Stall time.Duration
-	// Converter encodes the details; nil means the SDK's default (JSON). Give the client's own when it encrypts.
+	// Converter encodes the details; nil means that of the context (see WithConverter), else the SDK's default (JSON).
+	// Give the client's own when it encrypts.
 	Converter converter.DataConverter
+}
+
+type converterKey struct{}
+
+// WithConverter makes c the converter of every Run under ctx that names none. A worker whose client encrypts puts it
+// into worker.Options.BackgroundActivityContext. A nil c changes nothing.
+func WithConverter(ctx context.Context, c converter.DataConverter) context.Context {
+	if c == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, converterKey{}, c)
 }
 
 // flushTime bounds the last heartbeat, which the end of the activity waits for.
@@ -86,6 +98,9 @@ func run(ctx context.Context, send send, o Options, work func(context.Context) e
 		timeout:   info.HeartbeatTimeout,
 		details:   o.Details,
 		converter: o.Converter,
+	}
+	if b.converter == nil {
+		b.converter, _ = ctx.Value(converterKey{}).(converter.DataConverter)
 	}
 	if b.converter == nil {
 		b.converter = converter.GetDefaultDataConverter()

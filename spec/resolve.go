@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -142,12 +141,8 @@ func (s Spec) Validate() error {
 		bad("teacher_options.key_env", "not the name of an environment variable", "the variable's name, never the key")
 	}
 	if b := s.TeacherOptions.BaseURL; b != "" {
-		u, err := url.Parse(b)
-		switch {
-		case err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-			bad("teacher_options.base_url", "not a plain address", "https://HOST/v1 without user, password or query; the key belongs into an environment variable")
-		case u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-			bad("teacher_options.base_url", fmt.Sprintf("%q", b), "https://HOST/v1")
+		if _, err := CheckEndpoint(b); err != nil {
+			errs = append(errs, fmt.Errorf("spec: teacher_options.base_url is %w", err))
 		}
 	}
 	p := s.Preferences

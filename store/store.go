@@ -1,7 +1,7 @@
 // Package store keeps objects in S3: content-named objects that are written once, small keys that are written once,
 // and fenced streams of checkpoints, where an attempt that was given up can not overwrite its successor.
 //
-// It knows no data set, no model and no workflow. Every write uses a conditional request and every lost reply is resolved by
+// It knows no data set, no model and no workflow, and reads no environment: keys come with Config. Every write uses a conditional request and every lost reply is resolved by
 // reading back, so a bucket must honour If-None-Match and If-Match: Probe checks it. Start reading at Open; object.go
 // has single objects, stream.go the fencing.
 package store
@@ -9,6 +9,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -19,7 +20,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -39,11 +39,11 @@ var (
 
 // Config names a bucket and how to reach it.
 type Config struct {
-	Endpoint  string // "" = AWS, or what the AWS environment and profile say; else http://host:port or https://host
-	Region    string // "" = what the AWS environment and profile say, else us-east-1
+	Endpoint  string // "" = AWS, or what Config.AWS says; else http://host:port or https://host
+	Region    string // "" = that of Config.AWS, else us-east-1
 	Bucket    string // required
 	Prefix    string // put before every key; keys of the API and of a Ref do not contain it
-	AccessKey string `json:"-"` // "" = the default chain of the AWS SDK
+	AccessKey string `json:"-"` // "" = the credentials of Config.AWS
 	SecretKey string `json:"-"`
 	PathStyle bool   // bucket in the path, not in the host name; always so when Endpoint is set, unless VirtualHost
 
@@ -53,7 +53,14 @@ type Config struct {
 	CallTimeout time.Duration // all attempts of one call together, plus one second for each MiB of data; 0 = 2 min
 	MaxAttempts int           // 0 = 8
 
-	Transport http.RoundTripper `json:"-"` // nil = the SDK's own; for proxies and tests
+	// AWS is what the AWS environment and profiles say, read by the caller (config.LoadDefaultConfig); nil = nothing but
+	// the two keys above, which must then be set.
+	AWS *aws.Config `json:"-"`
+	// TLS adds to an https endpoint: authorities to trust, a client certificate. nil = the system's authorities. Its
+	// InsecureSkipVerify is refused for an endpoint that is not on loopback.
+	TLS *tls.Config `json:"-"`
+
+	Transport http.RoundTripper `json:"-"` // nil = the SDK's own; for proxies and tests; it has TLS settings of its own
 }
 
 // Store is one bucket (and prefix). It is safe for concurrent use.
@@ -83,7 +90,10 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := loadAWS(ctx, c, loopback)
+	if err := checkTLS(c, loopback); err != nil {
+		return nil, err
+	}
+	cfg, err := awsConfig(c)
 	if err != nil {
 		return nil, err
 	}
@@ -129,28 +139,50 @@ func redact(endpoint string) string {
 	return endpoint
 }
 
-func loadAWS(ctx context.Context, c Config, loopback bool) (aws.Config, error) {
-	// A server on this machine with its own keys needs nothing of the AWS environment, and must not fail by what stands there.
-	if loopback && c.AccessKey != "" {
-		return aws.Config{
-			Region:      cmp.Or(c.Region, "us-east-1"),
-			Credentials: credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, ""),
-			HTTPClient:  awshttp.NewBuildableClient(),
-		}, nil
+func checkTLS(c Config, loopback bool) error {
+	switch {
+	case c.TLS == nil:
+	case strings.HasPrefix(c.Endpoint, "http://"):
+		return fmt.Errorf("store: TLS files are given, but endpoint %s has no TLS; write https://", c.Endpoint)
+	case c.Transport != nil:
+		return errors.New("store: Config.TLS and Config.Transport exclude each other; give the transport its own TLS settings")
+	case c.TLS.InsecureSkipVerify && !loopback:
+		return errors.New("store: TLS without checking the server's certificate is for loopback only; name the server's authority instead (a CA file)")
 	}
-	// Only the SDK's own client type can take AWS_CA_BUNDLE; with another one loading the configuration fails.
-	options := []func(*config.LoadOptions) error{config.WithHTTPClient(awshttp.NewBuildableClient())}
-	if c.Region != "" {
-		options = append(options, config.WithRegion(c.Region))
+	return nil
+}
+
+// awsConfig joins what the caller read of the AWS environment, if anything, with the keys and TLS of c.
+func awsConfig(c Config) (aws.Config, error) {
+	var cfg aws.Config
+	switch {
+	case c.AWS != nil:
+		cfg = c.AWS.Copy()
+	case c.AccessKey == "":
+		return cfg, errors.New("store: no access key and no secret key, and no AWS configuration to find them in; give the keys, or Config.AWS")
 	}
+	cfg.Region = cmp.Or(c.Region, cfg.Region, "us-east-1")
 	if c.AccessKey != "" {
-		options = append(options, config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, "")))
+		cfg.Credentials = credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, "")
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, options...)
-	if err != nil {
-		return cfg, fmt.Errorf("store: load the AWS configuration: %w; check the AWS_* variables and ~/.aws", err)
+	client, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
+	if cfg.HTTPClient == nil {
+		client, ok = awshttp.NewBuildableClient(), true
+		cfg.HTTPClient = client
 	}
-	cfg.Region = cmp.Or(cfg.Region, "us-east-1")
+	if c.TLS == nil {
+		return cfg, nil
+	}
+	if !ok {
+		return cfg, fmt.Errorf("store: Config.TLS needs the AWS SDK's own HTTP client, Config.AWS has a %T; give that client its own TLS settings", cfg.HTTPClient)
+	}
+	cfg.HTTPClient = client.WithTransportOptions(func(t *http.Transport) {
+		settings := c.TLS.Clone()
+		if settings.RootCAs == nil && t.TLSClientConfig != nil {
+			settings.RootCAs = t.TLSClientConfig.RootCAs // AWS_CA_BUNDLE
+		}
+		t.TLSClientConfig = settings
+	})
 	return cfg, nil
 }
 

@@ -3,12 +3,14 @@ package teacher
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -83,6 +85,7 @@ func (c *Client) try(ctx context.Context, op string, f func(context.Context) err
 		}
 		e.op, e.where, e.Attempts = op, c.o.BaseURL, attempt
 		e.Message = c.clean(e.Message, 1000)
+		e.cause = plain(e.cause) // Temporal keeps every message of the chain
 		if ctx.Err() != nil {
 			e.cause = ctx.Err()
 			return e
@@ -133,11 +136,45 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// plain keeps of an error below only what has fixed words: others may quote what the endpoint sent, and so the key.
+func plain(err error) error {
+	for _, known := range []error{context.Canceled, context.DeadlineExceeded, io.ErrUnexpectedEOF} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	return nil
+}
+
+// newHider replaces a key in the forms in which an endpoint may repeat it.
+func newHider(key string) *strings.Replacer {
+	if key == "" {
+		return strings.NewReplacer()
+	}
+	var pairs []string
+	quoted, _ := json.Marshal(key) // a string marshals
+	for _, form := range []string{key, strings.Trim(string(quoted), `"`), url.QueryEscape(key), url.PathEscape(key),
+		base64.StdEncoding.EncodeToString([]byte(key)), base64.StdEncoding.EncodeToString([]byte("Bearer " + key)), base64.RawURLEncoding.EncodeToString([]byte(key))} {
+		pairs = append(pairs, form, "[key]")
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+// secretBytes is the length from which a key is one: servers of one's own take words such as "none" or "ollama", and those
+// must not vanish from what a teacher says.
+const secretBytes = 16
+
+// answer keeps the key out of what becomes a row.
+func (c *Client) answer(s string) string {
+	if len(c.o.APIKey) < secretBytes {
+		return s
+	}
+	return c.hide.Replace(s)
+}
+
 // clean keeps the key out of a message, also when the endpoint repeats it, and the message short and on one line.
 func (c *Client) clean(s string, limit int) string {
-	if c.o.APIKey != "" {
-		s = strings.ReplaceAll(s, c.o.APIKey, "[key]")
-	}
+	s = c.hide.Replace(s)
 	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
 	if len(s) > limit {
 		s = strings.ToValidUTF8(s[:limit], "") + "..."

@@ -68,6 +68,7 @@ type Response struct {
 type Client struct {
 	o    Options
 	http *http.Client
+	hide *strings.Replacer // of the key
 
 	mu        sync.Mutex
 	notBefore time.Time
@@ -96,7 +97,7 @@ func New(o Options) (*Client, error) {
 	}
 	host := base.Hostname()
 	o.DisableThinking = o.DisableThinking || host == "deepseek.com" || strings.HasSuffix(host, ".deepseek.com")
-	return &Client{o: o, http: &http.Client{
+	return &Client{o: o, hide: newHider(o.APIKey), http: &http.Client{
 		Transport: o.Transport,
 		// A redirect could carry the key to another host.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -176,6 +177,7 @@ func (c *Client) Complete(ctx context.Context, r Request) (Response, error) {
 	if err != nil {
 		return Response{}, err
 	}
+	out.Text, out.Finish, out.Model = c.answer(out.Text), c.answer(out.Finish), c.answer(out.Model)
 	return out, nil
 }
 

@@ -3,6 +3,7 @@ package teacher_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log"
@@ -211,7 +212,7 @@ func TestKeyNeverShows(t *testing.T) {
 		for e := err; e != nil; e = errors.Unwrap(e) {
 			all += e.Error()
 		}
-		return strings.Contains(all, "secret-key") || strings.Contains(all, "sk-very")
+		return strings.Contains(all, "secret-key") || strings.Contains(all, base64.StdEncoding.EncodeToString([]byte(key))[:12]) || strings.Contains(all, base64.StdEncoding.EncodeToString([]byte("Bearer " + key))[:20]) || strings.Contains(all, "sk-very")
 	}
 	echo := func(status int) fake.Behaviour {
 		return func(_ *fake.Server, w http.ResponseWriter, r *http.Request, _ fake.Request) {
@@ -219,7 +220,21 @@ func TestKeyNeverShows(t *testing.T) {
 			_, _ = fmt.Fprint(w, strings.Repeat("x", 270), " your header: ", r.Header.Get("Authorization"))
 		}
 	}
-	for _, b := range []fake.Behaviour{fake.Status(400), fake.Status(401), fake.Status(500), fake.TooMany(""), fake.Truncated, fake.Garbage, fake.EmptyChoices, echo(200), echo(418), echo(503)} {
+	// Not even HTTP: the transport's error quotes what came.
+	raw := func(_ *fake.Server, w http.ResponseWriter, r *http.Request, _ fake.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = fmt.Fprintf(conn, "%s\r\n\r\n", r.Header.Get("Authorization"))
+		_ = conn.Close()
+	}
+	encoded := func(_ *fake.Server, w http.ResponseWriter, r *http.Request, _ fake.Request) {
+		w.WriteHeader(http.StatusTeapot)
+		_, _ = fmt.Fprint(w, "base64 of it: ", base64.StdEncoding.EncodeToString([]byte(r.Header.Get("Authorization"))))
+	}
+	for _, b := range []fake.Behaviour{raw, encoded, fake.Status(400), fake.Status(401), fake.Status(500), fake.TooMany(""), fake.Truncated, fake.Garbage, fake.EmptyChoices, echo(200), echo(418), echo(503)} {
 		s := fake.Start(t, fake.Options{Key: key, Script: []fake.Behaviour{b, b}})
 		if _, err := ask(t, client(t, s, func(o *teacher.Options) { o.MaxAttempts = 2 })); leaks(err) {
 			t.Error(err)
@@ -355,6 +370,19 @@ func TestThinkingIsTurnedOff(t *testing.T) {
 		}
 		if sent.url != tc.url || strings.Contains(sent.body, `"thinking":{"type":"disabled"}`) != tc.want {
 			t.Errorf("%s: %s", sent.url, sent.body)
+		}
+	}
+}
+
+// TestKeyIsTakenOutOfAnswers: an endpoint that repeats the key in its answer does not bring it into a data set; the words
+// that servers of one's own take for a key stay words.
+func TestKeyIsTakenOutOfAnswers(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ key, want string }{{key, "you sent Bearer [key], thanks"}, {"ollama", "you sent Bearer ollama, thanks"}} {
+		s := fake.Start(t, fake.Options{Key: c.key, Answer: func([]fake.Message) string { return "you sent Bearer " + c.key + ", thanks" }})
+		r, err := ask(t, client(t, s, nil))
+		if err != nil || r.Text != c.want {
+			t.Errorf("%q %v, want %q", r.Text, err, c.want)
 		}
 	}
 }

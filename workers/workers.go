@@ -12,10 +12,13 @@ import (
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/worker"
 
 	"github.com/opencharacter/opencharacter/activities"
+	"github.com/opencharacter/opencharacter/heartbeat"
 	"github.com/opencharacter/opencharacter/lm/hub"
+	"github.com/opencharacter/opencharacter/permit"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/workflows"
 )
@@ -33,6 +36,10 @@ type Options struct {
 	// Stall is how long an attempt on the engine may make no progress before it ends and is tried again; 0 means
 	// heartbeat.DefaultStall (10 minutes).
 	Stall time.Duration
+	// Allow says which model files and endpoints a spec may name; nil = model files in Hub.CacheDir, and no endpoint.
+	Allow *permit.Rules
+	// Converter encodes heartbeats; give that of the client when it encrypts. nil = the SDK's JSON.
+	Converter converter.DataConverter
 	// Key returns the value of an environment variable that a spec names (teacher queue); required there.
 	Key func(env string) string
 	// Did is told of every unit of work of the engine (engine queue); nil tells nobody.
@@ -65,9 +72,20 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 	}
 	o.Namespace = cmp.Or(o.Namespace, client.DefaultNamespace)
 	count := lanes(c, o.Namespace, o.TeacherSlots)
+	if o.Allow == nil {
+		var paths []string
+		if o.Hub.CacheDir != "" {
+			paths = []string{o.Hub.CacheDir}
+		}
+		var err error
+		if o.Allow, err = permit.New(permit.Options{Paths: paths}); err != nil {
+			return nil, fmt.Errorf("workers: %w", err)
+		}
+	}
 	var out []worker.Worker
 	for _, q := range o.Queues {
-		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal, Identity: o.Identity}
+		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal, Identity: o.Identity,
+			BackgroundActivityContext: heartbeat.WithConverter(context.Background(), o.Converter)}
 		switch q {
 		case "data":
 			w := worker.New(c, activities.DataQueue, opt)
@@ -84,13 +102,13 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			}
 			opt.MaxConcurrentActivityExecutionSize, opt.DisableWorkflowWorker = o.TeacherSlots, true
 			w := worker.New(c, activities.TeacherQueue, opt)
-			w.RegisterActivity(&activities.Teacher{Store: o.Store, Key: o.Key, Lanes: count})
+			w.RegisterActivity(&activities.Teacher{Store: o.Store, Key: o.Key, Allow: o.Allow, Lanes: count})
 			out = append(out, w)
 		case "engine":
 			// One slot a device: two models at once would only slow each other down.
 			opt.MaxConcurrentActivityExecutionSize, opt.DisableWorkflowWorker = 1, true
 			w := worker.New(c, activities.EngineQueue, opt)
-			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Stall: o.Stall, Lanes: count, Did: o.Did})
+			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Allow: o.Allow, Stall: o.Stall, Lanes: count, Did: o.Did})
 			out = append(out, w)
 		default:
 			return nil, fmt.Errorf("workers: queue %q is not one of data, teacher, engine", q)

@@ -3,8 +3,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
 	"flag"
 	"fmt"
 	"os"
@@ -18,6 +18,7 @@ import (
 
 	"go.temporal.io/sdk/client"
 
+	"github.com/opencharacter/opencharacter/cmd/internal/cluster"
 	"github.com/opencharacter/opencharacter/lm/hub"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/tensor"
@@ -40,15 +41,18 @@ func serve(ctx context.Context) error {
 		}
 		return fallback
 	}
-	temporal := flag.String("temporal", env("TEMPORAL_ADDRESS", "127.0.0.1:7233"), "host:port of the Temporal cluster (TEMPORAL_ADDRESS)")
-	namespace := flag.String("namespace", env("TEMPORAL_NAMESPACE", "default"), "namespace (TEMPORAL_NAMESPACE)")
-	endpoint := flag.String("s3-endpoint", env("CHARACTER_S3_ENDPOINT", ""), "URL of the S3 server (CHARACTER_S3_ENDPOINT); empty: AWS; keys come from the AWS environment and profiles")
-	bucket := flag.String("s3-bucket", env("CHARACTER_S3_BUCKET", ""), "bucket of the runs (CHARACTER_S3_BUCKET)")
+	// The names of Temporal's own tools are taken too: here no local stack could be meant.
+	cluster.Register(flag.CommandLine, os.Getenv, map[string][]string{"temporal": {"TEMPORAL_ADDRESS"}, "namespace": {"TEMPORAL_NAMESPACE"}})
+	var allowPaths, allowURLs []string
+	flag.Func("allow-path", cluster.AllowPathUsage, func(v string) error { allowPaths = append(allowPaths, v); return nil })
+	flag.Func("allow-url", cluster.AllowURLUsage, func(v string) error { allowURLs = append(allowURLs, v); return nil })
 	queue := flag.String("queue", strings.Join(workers.All(), ","), "data, teacher, engine")
 	models := flag.String("models", env("CHARACTER_MODELS", ""), "folder of models (CHARACTER_MODELS; empty: the user's cache)")
 	threads := flag.Int("threads", 0, "threads of the engine (0 = all cores); results never depend on it")
 	flag.Parse()
-	if *bucket == "" {
+	set := cluster.Read(func(name string) string { return flag.Lookup(name).Value.String() })
+	set.Temporal = cmp.Or(set.Temporal, "127.0.0.1:7233")
+	if set.S3Bucket == "" {
 		return fmt.Errorf("-s3-bucket is missing: name the bucket of your runs")
 	}
 	if *models == "" {
@@ -60,24 +64,36 @@ func serve(ctx context.Context) error {
 	}
 	tensor.SetThreads(*threads)
 	debug.SetGCPercent(10) // the heap is long-lived buffers; the collector's usual room would double them
-	s, err := store.Open(ctx, store.Config{Endpoint: *endpoint, Bucket: *bucket, PathStyle: *endpoint != ""})
+	allow, err := cluster.Allow(allowPaths, allowURLs, os.Getenv, *models, "")
+	if err != nil {
+		return err
+	}
+	o, err := set.ClientOptions(os.Getenv, os.Stderr)
+	if err != nil {
+		return err
+	}
+	keys, err := set.Codec(&o, os.Stderr)
+	if err != nil {
+		return err
+	}
+	objects, err := set.StoreConfig(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	s, err := store.Open(ctx, objects)
 	if err != nil {
 		return err
 	}
 	if err := s.Probe(ctx); err != nil {
 		return err
 	}
-	o := client.Options{HostPort: *temporal, Namespace: *namespace}
-	if key := os.Getenv("TEMPORAL_API_KEY"); key != "" {
-		o.Credentials = client.NewAPIKeyStaticCredentials(key)
-		o.ConnectionOptions.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
 	c, err := dial(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	ws, err := workers.New(c, workers.Options{Queues: strings.Split(*queue, ","), Store: s, Hub: hub.Options{CacheDir: *models}, Pull: true, Namespace: *namespace, Key: os.Getenv})
+	ws, err := workers.New(c, workers.Options{Queues: strings.Split(*queue, ","), Store: s, Hub: hub.Options{CacheDir: *models}, Pull: true,
+		Allow: allow, Converter: keys.DataConverter(), Namespace: set.Namespace, Key: os.Getenv})
 	if err != nil {
 		return err
 	}

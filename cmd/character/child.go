@@ -28,7 +28,7 @@ type child struct {
 }
 
 func startChild(o childOptions) (*child, error) {
-	f, err := os.OpenFile(o.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(o.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("worker log: %w", err)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,56 +15,64 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 
+	"github.com/opencharacter/opencharacter/cmd/internal/cluster"
+	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/testenv/stack"
 )
 
 // addConnectFlags are for a Temporal cluster and an S3 of your own, instead of the local stack.
-func addConnectFlags(f *pflag.FlagSet) {
-	f.String("temporal", os.Getenv("CHARACTER_TEMPORAL"), "host:port of your Temporal cluster instead of the local stack (CHARACTER_TEMPORAL); over TLS with TEMPORAL_API_KEY set")
-	f.String("namespace", envOr("CHARACTER_NAMESPACE", "default"), "Temporal namespace, with --temporal (CHARACTER_NAMESPACE)")
-	f.String("s3-endpoint", os.Getenv("CHARACTER_S3_ENDPOINT"), "URL of your S3, with --temporal; empty: AWS; keys come from the AWS environment and profiles (CHARACTER_S3_ENDPOINT)")
-	f.String("s3-bucket", os.Getenv("CHARACTER_S3_BUCKET"), "bucket, with --temporal (CHARACTER_S3_BUCKET)")
+func addConnectFlags(f *pflag.FlagSet) { cluster.Register(f, os.Getenv, nil) }
+
+// settings are the values of those flags.
+func settings(cmd *cobra.Command) cluster.Settings {
+	return cluster.Read(func(name string) string { return cmd.Flag(name).Value.String() })
 }
 
 // errNotRunning says that no stack lives on --data.
 var errNotRunning = errors.New("nothing is running")
 
-// connect finds where to work: the stack that lives on --data, or what --temporal and the S3 flags say. The Info of
-// the latter holds no keys: the AWS chain finds them. The client is the caller's to close.
-func connect(cmd *cobra.Command) (client.Client, stack.Info, error) {
-	ctx := cmd.Context()
-	get := func(name string) string { return cmd.Flag(name).Value.String() }
-	o := client.Options{Logger: warnings()}
+// connect finds where to work: the stack that lives on --data, or what --temporal and the S3 flags say. The client is
+// the caller's to close.
+func connect(cmd *cobra.Command) (*env, store.Config, error) {
+	ctx, set, warn := cmd.Context(), settings(cmd), cmd.ErrOrStderr()
+	e := &env{}
+	var o client.Options
+	var objects store.Config
+	var err error
+	if set.Temporal == "" {
+		for _, name := range cluster.ClusterOnly() {
+			if cmd.Flags().Changed(name) {
+				return nil, objects, usage(fmt.Errorf("--%s needs --temporal: without it the stack of --data is used", name))
+			}
+		}
+		if e.info, err = findStack(ctx, dataDir(cmd)); err != nil {
+			return nil, objects, err
+		}
+		o.HostPort, o.Namespace = e.info.Temporal, e.info.Namespace
+		objects = store.Config{Endpoint: e.info.S3, Bucket: e.info.Bucket, AccessKey: e.info.AccessKey, SecretKey: e.info.SecretKey, PathStyle: true}
+	} else {
+		if set.S3Bucket == "" {
+			return nil, objects, usage(errors.New("--temporal needs --s3-bucket: name the bucket of your runs (and --s3-endpoint, if it is not on AWS)"))
+		}
+		if o, err = set.ClientOptions(os.Getenv, warn); err != nil {
+			return nil, objects, err
+		}
+		if objects, err = set.StoreConfig(ctx, warn); err != nil {
+			return nil, objects, err
+		}
+		e.info = stack.Info{Temporal: set.Temporal, Namespace: set.Namespace, S3: set.S3Endpoint, Bucket: set.S3Bucket, Ready: true}
+	}
+	if e.keys, err = set.Codec(&o, warn); err != nil {
+		return nil, objects, err
+	}
+	o.Logger = warnings()
 	// After an outage the connection is tried again within seconds; gRPC's own pause grows to two minutes.
 	o.ConnectionOptions.DialOptions = []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 		Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
 		MinConnectTimeout: 5 * time.Second,
 	})}
-	if get("temporal") == "" {
-		for _, name := range []string{"namespace", "s3-endpoint", "s3-bucket"} {
-			if cmd.Flags().Changed(name) {
-				return nil, stack.Info{}, usage(fmt.Errorf("--%s needs --temporal: without it the stack of --data is used", name))
-			}
-		}
-		info, err := findStack(ctx, get("data"))
-		if err != nil {
-			return nil, stack.Info{}, err
-		}
-		o.HostPort, o.Namespace = info.Temporal, info.Namespace
-		c, err := dial(ctx, o)
-		return c, info, err
-	}
-	if get("s3-bucket") == "" {
-		return nil, stack.Info{}, usage(errors.New("--temporal needs --s3-bucket: name the bucket of your runs (and --s3-endpoint, if it is not on AWS)"))
-	}
-	info := stack.Info{Temporal: get("temporal"), Namespace: get("namespace"), S3: get("s3-endpoint"), Bucket: get("s3-bucket"), Ready: true}
-	o.HostPort, o.Namespace = info.Temporal, info.Namespace
-	if key := os.Getenv("TEMPORAL_API_KEY"); key != "" {
-		o.Credentials = client.NewAPIKeyStaticCredentials(key)
-		o.ConnectionOptions.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	c, err := dial(ctx, o)
-	return c, info, err
+	e.client, err = dial(ctx, o)
+	return e, objects, err
 }
 
 // findStack reads where the stack of a data directory is. It waits for one that is starting.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.temporal.io/sdk/client"
 
+	"github.com/opencharacter/opencharacter/codec"
 	"github.com/opencharacter/opencharacter/lm/hub"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/testenv/stack"
@@ -22,7 +23,8 @@ type env struct {
 	client  client.Client
 	store   *store.Store
 	info    stack.Info
-	own     bool // the servers run in this process, and end with it
+	keys    *codec.Keys // of the payload codec; nil = none
+	own     bool        // the servers run in this process, and end with it
 	closers []func()
 	local   *local // the servers of this process, nil when they are others'
 }
@@ -60,14 +62,12 @@ func hubOptions(cmd *cobra.Command) hub.Options {
 
 // openRunning connects to what runs already.
 func openRunning(cmd *cobra.Command) (*env, error) {
-	c, info, err := connect(cmd)
+	e, objects, err := connect(cmd)
 	if err != nil {
 		return nil, err
 	}
-	e := &env{client: c, info: info, closers: []func(){c.Close}}
-	// Keys of a cluster's S3 come from the AWS environment and profiles: the store finds them by itself.
-	e.store, err = store.Open(cmd.Context(), store.Config{Endpoint: info.S3, Bucket: info.Bucket, AccessKey: info.AccessKey, SecretKey: info.SecretKey, PathStyle: info.S3 != ""})
-	if err != nil {
+	e.closers = []func(){e.client.Close}
+	if e.store, err = store.Open(cmd.Context(), objects); err != nil {
 		e.close()
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func openOrUp(cmd *cobra.Command) (*env, error) {
 
 // openOwn starts the servers in this process; close stops them.
 func openOwn(cmd *cobra.Command, worker bool) (*env, error) {
-	l, err := startLocal(cmd.Context(), localOptions{data: dataDir(cmd), models: cmd.Flag("models").Value.String(), noWorker: !worker, warn: cmd.ErrOrStderr()})
+	l, err := startLocal(cmd.Context(), localOptions{data: dataDir(cmd), models: cmd.Flag("models").Value.String(), codecKeyFile: settings(cmd).CodecKeyFile, noWorker: !worker, warn: cmd.ErrOrStderr()})
 	if err != nil {
 		return nil, err
 	}

@@ -17,9 +17,9 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/converter"
 
 	"github.com/opencharacter/opencharacter/activities"
+	"github.com/opencharacter/opencharacter/codec"
 	"github.com/opencharacter/opencharacter/workflows"
 )
 
@@ -41,7 +41,7 @@ func query(ctx context.Context, c client.Client, id string) (workflows.Progress,
 // newest asks a running stage itself, of which the run hears less and less often, and reads the newest heartbeat of
 // its running activity. An activity that is tried again says why in s.Step. Where neither answers, s stays what the run
 // said.
-func newest(ctx context.Context, c client.Client, s *workflows.StageProgress) (activities.Live, bool) {
+func newest(ctx context.Context, c client.Client, keys *codec.Keys, s *workflows.StageProgress) (activities.Live, bool) {
 	var l activities.Live
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -55,9 +55,9 @@ func newest(ctx context.Context, c client.Client, s *workflows.StageProgress) (a
 	}
 	for _, a := range d.PendingActivities {
 		if f := a.GetLastFailure(); f != nil && a.GetAttempt() > 1 {
-			s.Step += fmt.Sprintf(", attempt %d after: %s", a.GetAttempt(), f.GetMessage())
+			s.Step += fmt.Sprintf(", attempt %d after: %s", a.GetAttempt(), keys.Message(f))
 		}
-		if h := a.GetHeartbeatDetails(); h != nil && converter.GetDefaultDataConverter().FromPayloads(h, &l) == nil {
+		if h := a.GetHeartbeatDetails(); h != nil && keys.DataConverter().FromPayloads(h, &l) == nil {
 			return l, true
 		}
 	}
@@ -102,7 +102,7 @@ func follow(ctx context.Context, cmd *cobra.Command, e *env, id string) error {
 		for _, s := range p.Stages {
 			var l activities.Live
 			if s.State == workflows.Running {
-				l, _ = newest(ctx, e.client, &s)
+				l, _ = newest(ctx, e.client, e.keys, &s)
 			}
 			v.stage(s, l)
 		}

@@ -18,6 +18,8 @@ type localOptions struct {
 	data, models                           string // --data, --models
 	temporalPort, httpPort, uiPort, s3Port int
 	noWorker                               bool
+	codecKeyFile                           string    // --codec-key-file
+	allowPaths, allowURLs                  []string  // --allow-path, --allow-url, for the worker
 	warn                                   io.Writer // gets a line when the worker ends by itself
 }
 
@@ -26,6 +28,7 @@ type local struct {
 	*stack.Stack
 	exe    string
 	o      localOptions
+	codec  *codecServer // nil without a key file
 	worker *child
 	done   chan struct{}
 }
@@ -40,14 +43,30 @@ func startLocal(ctx context.Context, o localOptions) (*local, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find this program to start it again: %w", err)
 	}
+	var decrypt *codecServer
+	endpoint := ""
+	if o.codecKeyFile != "" {
+		if o.codecKeyFile, err = filepath.Abs(o.codecKeyFile); err != nil {
+			return nil, fmt.Errorf("--codec-key-file: %w", err)
+		}
+		if decrypt, err = listenCodec("127.0.0.1:0", o.codecKeyFile, o.warn); err != nil {
+			return nil, err
+		}
+		endpoint = decrypt.url
+	}
 	s, err := stack.Up(ctx, stack.Options{
 		Dir: o.data, TemporalPort: o.temporalPort, HTTPPort: o.httpPort, UIPort: o.uiPort, S3Port: o.s3Port,
-		UsualPorts: true, Exe: exe, SearchAttributes: attributes,
+		UsualPorts: true, Exe: exe, SearchAttributes: attributes, CodecEndpoint: endpoint,
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, decrypt.stop())
 	}
-	l := &local{Stack: s, done: make(chan struct{})}
+	l := &local{Stack: s, codec: decrypt, done: make(chan struct{})}
+	if decrypt != nil {
+		if err := decrypt.serve(uiOrigins(s.UI)); err != nil {
+			return nil, errors.Join(err, l.stop())
+		}
+	}
 	go watchDisk(s.Dir, o.warn, l.done)
 	l.exe, l.o = exe, o
 	if o.noWorker {
@@ -65,6 +84,15 @@ func (l *local) startWorker() (err error) {
 	if l.o.models != "" {
 		args = append(args, "--models", l.o.models)
 	}
+	if l.o.codecKeyFile != "" {
+		args = append(args, "--codec-key-file", l.o.codecKeyFile)
+	}
+	for _, p := range l.o.allowPaths {
+		args = append(args, "--allow-path", p)
+	}
+	for _, u := range l.o.allowURLs {
+		args = append(args, "--allow-url", u)
+	}
 	l.worker, err = startChild(childOptions{exe: l.exe, args: args, log: filepath.Join(l.Dir, "logs", "worker.log"), warn: l.o.warn})
 	return err
 }
@@ -77,5 +105,5 @@ func (l *local) stop() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	return l.Stop(ctx)
+	return errors.Join(l.codec.stop(), l.Stop(ctx))
 }

@@ -94,7 +94,7 @@ Everything is kept under one data directory, --data.`,
 	)
 	addGroup(root, "run", runCmd(), statusCmd(), pauseCmd(), resumeCmd(), cancelCmd(), constitutionCmd())
 	addGroup(root, "use", chatCmd(), generateCmd(), scoreCmd(), exportCmd())
-	addGroup(root, "machine", upCmd(), workerCmd(), modelCmd(), doctorCmd(), repairCmd(), gcCmd(), versionCmd())
+	addGroup(root, "machine", upCmd(), workerCmd(), codecCmd(), modelCmd(), doctorCmd(), repairCmd(), gcCmd(), versionCmd())
 	root.AddCommand(s3ChildCmd(), historyCmd())
 	checkArgs(root)
 	return root

@@ -17,9 +17,11 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/opencharacter/opencharacter/activities"
+	"github.com/opencharacter/opencharacter/cmd/internal/cluster"
 	"github.com/opencharacter/opencharacter/constitution"
 	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/lm/hub"
+	"github.com/opencharacter/opencharacter/permit"
 	"github.com/opencharacter/opencharacter/spec"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/workflows"
@@ -118,6 +120,9 @@ func run(cmd *cobra.Command, name string, f runFlags) error {
 	}
 	defer e.close()
 	if name != "" {
+		if err := allowLocal(cmd, raw); err != nil {
+			return err
+		}
 		if raw, err = upload(ctx, e.store, raw, files); err != nil {
 			return err
 		}
@@ -197,6 +202,33 @@ func localModels(ctx context.Context, cmd *cobra.Command, raw []byte, s spec.Spe
 		}
 	}
 	return raw, nil
+}
+
+// allowLocal lets the local stack's worker open the models and ask the teacher that this command's spec names: who may
+// write to the data directory may say so. Specs that come another way, such as the UI, reach nothing else. A cluster's
+// workers have operators of their own.
+func allowLocal(cmd *cobra.Command, raw []byte) error {
+	if onCluster(cmd) {
+		return nil
+	}
+	s, err := spec.Resolve(raw)
+	if err != nil {
+		return err
+	}
+	var o permit.Options
+	for _, m := range []string{s.Model, s.TeacherOptions.Model} {
+		if filepath.IsAbs(m) {
+			paths, err := permit.Targets(m)
+			if err != nil {
+				return err
+			}
+			o.Paths = append(o.Paths, paths...)
+		}
+	}
+	if t := s.TeacherOptions; s.Teacher == "openai" {
+		o.Endpoints = []string{cluster.Rule(spec.Endpoint{BaseURL: t.BaseURL, KeyEnv: t.KeyEnv})}
+	}
+	return permit.Append(filepath.Join(dataDir(cmd), permit.FileName), o)
 }
 
 // file is something of the user's that a field of the spec refers to.

@@ -106,7 +106,7 @@ func statusOf(ctx context.Context, e *env, id string) (runStatus, error) {
 			out.State, out.Error = stateOf(st), "it was ended from outside ("+st.String()+")"
 		}
 		for _, s := range p.Stages {
-			out.Stages = append(out.Stages, stageOf(ctx, e.client, s))
+			out.Stages = append(out.Stages, stageOf(ctx, e, s))
 		}
 		return out, nil
 	}
@@ -121,10 +121,10 @@ func statusOf(ctx context.Context, e *env, id string) (runStatus, error) {
 	return out, nil
 }
 
-func stageOf(ctx context.Context, c client.Client, s workflows.StageProgress) stageStatus {
+func stageOf(ctx context.Context, e *env, s workflows.StageProgress) stageStatus {
 	var l activities.Live
 	if s.State == workflows.Running {
-		l, _ = newest(ctx, c, &s)
+		l, _ = newest(ctx, e.client, e.keys, &s)
 	}
 	out := stageStatus{Name: s.Name, State: s.State, Done: s.Done, Total: s.Total, Kept: s.Kept, Dropped: orEmpty(s.Dropped), Unit: s.Unit, Step: s.Step}
 	if l.Total > 0 {

@@ -4,14 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/opencharacter/opencharacter/cmd/internal/cluster"
 	"github.com/opencharacter/opencharacter/testenv/stack"
 )
 
 func upCmd() *cobra.Command {
 	var o localOptions
+	bind := ""
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Start Temporal with its UI, S3 and a worker, and keep them running",
@@ -19,7 +24,10 @@ func upCmd() *cobra.Command {
 a Temporal server with its Web UI, an S3 server, and a worker that computes.
 
 All state is under the data directory. Stop it, kill it, reboot: the next "character up" on the same directory goes
-on with every unfinished run. Ports stay the same from start to start as long as nobody else takes them.`,
+on with every unfinished run. Ports stay the same from start to start as long as nobody else takes them.
+
+Runs that are started in the UI may name models by a known name or under --models, and the presets' teachers;
+--allow-path and --allow-url allow more, and "character run" on this machine allows what it names.`,
 		Example: `  character up
   character up --data /big/disk/characters
   character up --ui-port 8080`,
@@ -28,7 +36,15 @@ on with every unfinished run. Ports stay the same from start to start as long as
 			if onCluster(cmd) {
 				return usage(errors.New("up starts servers of its own, and --temporal names others: leave one of the two out (`character worker --temporal ...` serves a cluster)"))
 			}
+			if err := checkBind(bind); err != nil {
+				return usage(err)
+			}
+			// The worker is another process: what it could not take is said now.
+			if _, err := cluster.Allow(o.allowPaths, o.allowURLs, os.Getenv, "", ""); err != nil {
+				return usage(err)
+			}
 			o.data, o.models, o.warn = dataDir(cmd), cmd.Flag("models").Value.String(), cmd.ErrOrStderr()
+			o.codecKeyFile = settings(cmd).CodecKeyFile
 			return up(cmd, o)
 		},
 	}
@@ -37,8 +53,24 @@ on with every unfinished run. Ports stay the same from start to start as long as
 	f.IntVar(&o.httpPort, "http-port", 0, "port of Temporal's HTTP API (0: the last one, else 7243, else any)")
 	f.IntVar(&o.uiPort, "ui-port", 0, "port of the Temporal UI (0: the last one, else 8233, else any)")
 	f.IntVar(&o.s3Port, "s3-port", 0, "port of the S3 server (0: the last one, else 9000, else any)")
+	f.StringVar(&bind, "bind", "127.0.0.1", "address to listen on; only loopback is taken, because the servers of a laptop have no users and no TLS")
+	addAllowFlags(f, &o.allowPaths, &o.allowURLs)
 	f.BoolVar(&o.noWorker, "no-worker", false, "start no worker; start your own with `character worker`")
 	return c
+}
+
+// checkBind refuses what other machines could reach. Temporal and its UI have no passwords of their own here: whoever
+// reached them could start runs and read every text. S3 has keys, but no TLS.
+func checkBind(address string) error {
+	ip := net.ParseIP(strings.Trim(address, "[]"))
+	if address == "localhost" || address == "127.0.0.1" {
+		return nil
+	}
+	if ip != nil && ip.IsLoopback() {
+		return fmt.Errorf("--bind %s: the servers listen on 127.0.0.1; leave --bind out", address)
+	}
+	return fmt.Errorf("--bind %s: not a loopback address, and refused: the embedded Temporal and its UI have no passwords, so everybody who reaches this machine could start runs and read them. "+
+		"From another machine use a tunnel (ssh -L 8233:127.0.0.1:8233 THIS-MACHINE) or a reverse proxy here that asks for a password; for a team run a Temporal cluster and an S3 of your own (--temporal, --s3-endpoint)", address)
 }
 
 func up(cmd *cobra.Command, o localOptions) error {

@@ -5,20 +5,24 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/opencharacter/opencharacter/activities"
+	"github.com/opencharacter/opencharacter/cmd/internal/cluster"
+	"github.com/opencharacter/opencharacter/permit"
 	"github.com/opencharacter/opencharacter/tensor"
 	"github.com/opencharacter/opencharacter/workers"
 )
 
 func workerCmd() *cobra.Command {
-	var queues []string
+	var queues, allowPaths, allowURLs []string
 	var threads int
 	c := &cobra.Command{
 		Use:   "worker",
@@ -52,15 +56,30 @@ other machines of a fleet.
 			tensor.SetThreads(threads)
 			// Nearly all of the heap is buffers that live as long as the model; the collector's usual room would double them.
 			debug.SetGCPercent(10)
-			return serveQueues(cmd.Context(), cmd, serve)
+			return serveQueues(cmd.Context(), cmd, serve, allowPaths, allowURLs)
 		},
 	}
 	c.Flags().StringSliceVar(&queues, "queue", nil, "data, teacher, engine (default: all)")
 	c.Flags().IntVar(&threads, "threads", 0, "threads of the engine (0 = all cores); results never depend on it")
+	addAllowFlags(c.Flags(), &allowPaths, &allowURLs)
 	return c
 }
 
-func serveQueues(ctx context.Context, cmd *cobra.Command, queues []string) error {
+// addAllowFlags are for the operator of a worker: what specs may reach on it.
+func addAllowFlags(f *pflag.FlagSet, paths, urls *[]string) {
+	f.StringArrayVar(paths, "allow-path", nil, cluster.AllowPathUsage)
+	f.StringArrayVar(urls, "allow-url", nil, cluster.AllowURLUsage)
+}
+
+func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, allowURLs []string) error {
+	models, file := hubOptions(cmd), ""
+	if !onCluster(cmd) {
+		file = filepath.Join(dataDir(cmd), permit.FileName)
+	}
+	allow, err := cluster.Allow(allowPaths, allowURLs, os.Getenv, models.CacheDir, file)
+	if err != nil {
+		return usage(err)
+	}
 	e, err := openRunning(cmd)
 	if err != nil {
 		return err
@@ -85,7 +104,7 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues []string) error
 		}
 	}
 	broken := make(chan error, len(queues))
-	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: hubOptions(cmd), Pull: true, Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: identity})
+	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: models, Pull: true, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: identity})
 	if err != nil {
 		return err
 	}

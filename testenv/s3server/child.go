@@ -86,7 +86,7 @@ func ServeChild(args []string) error {
 
 // openFolder checks and locks dir and opens the storage in it. It changes the working directory of the process.
 func openFolder(ctx context.Context, dir string) (*durable, func(), error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make the data folder: %w", err)
 	}
 	lock := flock.New(filepath.Join(dir, LockName))

@@ -166,10 +166,10 @@ func start(ctx context.Context, o Options, addr string) (*Server, error) {
 	}
 	var logFile *os.File
 	if o.LogFile != "" {
-		if err := os.MkdirAll(filepath.Dir(o.LogFile), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Dir(o.LogFile), 0o700); err != nil {
 			return nil, fmt.Errorf("s3server: make the folder of the log file: %w", err)
 		}
-		if logFile, err = os.OpenFile(o.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err != nil {
+		if logFile, err = os.OpenFile(o.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 			return nil, fmt.Errorf("s3server: open the log file: %w", err)
 		}
 		s.tail.also = logFile

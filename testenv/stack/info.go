@@ -186,3 +186,25 @@ func portOf(address string) int {
 	}
 	return n
 }
+
+// privateDirs makes the data directory and our folders in it for their owner only: Temporal's file and the objects hold
+// all texts of all runs, the logs may quote some. Our folders are closed also where an older release left them open; a
+// data directory that was there before keeps its mode, because it may have other uses.
+func privateDirs(dir string, names ...string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("stack: make data directory: %w", err)
+	}
+	for _, name := range names {
+		d := filepath.Join(dir, name)
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return fmt.Errorf("stack: make data directory: %w", err)
+		}
+		if st, err := os.Stat(d); err == nil && st.Mode().Perm()&0o077 == 0 {
+			continue
+		}
+		if err := os.Chmod(d, 0o700); err != nil {
+			return fmt.Errorf("stack: %s can be read by others than its owner: %w; choose another data directory with --data", d, err)
+		}
+	}
+	return nil
+}

@@ -37,7 +37,7 @@ func startS3(ctx context.Context, o Options, keys credentials, addr string) (*s3
 		return nil, fmt.Errorf("stack: %w (the port of the embedded S3 server is --s3-port)", err)
 	}
 	so.Addr = strings.TrimPrefix(server.Endpoint, "http://")
-	f, err := os.OpenFile(filepath.Join(o.Dir, "logs", "stack.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(filepath.Join(o.Dir, "logs", "stack.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		server.Stop()
 		return nil, fmt.Errorf("stack: %w", err)

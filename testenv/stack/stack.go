@@ -8,6 +8,8 @@
 //	DIR/credentials.json   the S3 keys, made at the first start
 //	DIR/lock               held while the stack lives
 //
+// All of it is for its owner only: folders have mode 0700 and files 0600, or the protection of their folder.
+//
 // Up starts it, Read finds it from another process. Everything survives kill -9 of any process: start it again on the
 // same directory. It knows nothing of workers, models or runs, and reads no environment.
 package stack
@@ -43,6 +45,7 @@ type Options struct {
 	S3Env  []string // added to its environment
 
 	Namespace        string            // of Temporal; empty means "default"
+	CodecEndpoint    string            // URL at which the UI has payloads decrypted; empty: none
 	SearchAttributes map[string]string // name -> type, as in temporalserver.Options
 }
 
@@ -65,8 +68,8 @@ func Up(ctx context.Context, o Options) (s *Stack, err error) {
 	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
 		return nil, fmt.Errorf("stack: data directory: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Join(o.Dir, "logs"), 0o755); err != nil {
-		return nil, fmt.Errorf("stack: make data directory: %w", err)
+	if err := privateDirs(o.Dir, "logs", "s3", "temporal"); err != nil {
+		return nil, err
 	}
 	s = &Stack{}
 	if s.unlock, err = takeLock(ctx, o.Dir); err != nil {
@@ -107,7 +110,7 @@ func Up(ctx context.Context, o Options) (s *Stack, err error) {
 	s.temporal, err = temporalserver.Start(ctx, temporalserver.Options{
 		Dir: filepath.Join(o.Dir, "temporal"), LogFile: filepath.Join(o.Dir, "logs", "temporal.log"),
 		GRPCPort: temporalPort, HTTPPort: httpPort, UIPort: uiPort,
-		Namespace: s.Namespace, SearchAttributes: o.SearchAttributes,
+		Namespace: s.Namespace, SearchAttributes: o.SearchAttributes, CodecEndpoint: o.CodecEndpoint,
 	})
 	if err != nil {
 		return s, fmt.Errorf("stack: %w", err)

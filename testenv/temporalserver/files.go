@@ -44,7 +44,7 @@ func lockDir(dir string) (unlock func() error, err error) {
 		return nil, fmt.Errorf("temporal: %s is already in use by %s: stop that one, or use another directory with --data OTHER", dir, owner)
 	}
 	// Rewriting the contents keeps the file, and with it the lock.
-	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("temporal: write %s: %w", path, err), l.Unlock())
 	}
 	return l.Unlock, nil
@@ -85,6 +85,10 @@ func prepareFile(o Options) error {
 			return fmt.Errorf("temporal: set up %s: %w", db, err)
 		}
 	default:
+		return fmt.Errorf("temporal: %w", err)
+	}
+	// SQLite gives the files beside it the same mode.
+	if err := os.Chmod(db, 0o600); err != nil {
 		return fmt.Errorf("temporal: %w", err)
 	}
 	if err := createNamespace(o, sqliteConfig(db)); err != nil {

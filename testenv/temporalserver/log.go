@@ -29,7 +29,7 @@ type serverLog struct {
 }
 
 func openLog(path string) (*serverLog, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("temporal: log: %w", err)
 	}
 	if st, err := os.Stat(path); err == nil && st.Size() > maxLog {
@@ -37,7 +37,7 @@ func openLog(path string) (*serverLog, error) {
 			return nil, fmt.Errorf("temporal: log: %w", err)
 		}
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("temporal: log: %w", err)
 	}

@@ -38,6 +38,8 @@ type Options struct {
 	// SearchAttributes to register, name -> "Keyword", "Int", "Double", "Text", "Bool", "Datetime" or "KeywordList".
 	// Missing ones are added to an old file too.
 	SearchAttributes map[string]string
+	// CodecEndpoint is the URL at which the Web UI has encrypted payloads decrypted; empty means none.
+	CodecEndpoint string
 	// LogFile takes the server's own log, one JSON object a line; empty means Dir/temporal.log.
 	// Nothing is written to the terminal.
 	LogFile string
@@ -89,7 +91,7 @@ func Start(ctx context.Context, o Options) (s *Server, err error) {
 	if o, err = o.withDefaults(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("temporal: make directory: %w", err)
 	}
 	s = &Server{}

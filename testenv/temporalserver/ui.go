@@ -17,7 +17,8 @@ func startUI(o Options, p ports) *uiserver.Server {
 	ui := uiserver.NewServer(uioptions.WithConfigProvider(&uiconfig.Config{
 		Host: o.IP, Port: p.ui, TemporalGRPCAddress: p.address(o.IP, p.grpc),
 		EnableUI: true, DefaultNamespace: o.Namespace, HideLogs: true, DisableNewsFetch: true,
-		CORS: uiconfig.CORS{CookieInsecure: true}, // plain http on loopback
+		Codec: uiconfig.Codec{Endpoint: o.CodecEndpoint},
+		CORS:  uiconfig.CORS{CookieInsecure: true}, // plain http on loopback
 	}))
 	// It returns nil after Stop; when it cannot listen it ends the process itself, which choosePorts has ruled out.
 	go ui.Start() //nolint:errcheck // see above

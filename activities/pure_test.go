@@ -14,6 +14,7 @@ import (
 	"github.com/opencharacter/opencharacter/lm/train"
 	"github.com/opencharacter/opencharacter/spec"
 	"github.com/opencharacter/opencharacter/store"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 func TestParsePrompts(t *testing.T) {
@@ -44,7 +45,9 @@ func FuzzParsePrompts(f *testing.F) {
 	f.Add([]byte("Hello!\n{\"prompt\":\"Why?\"}\n"))
 	f.Add([]byte("\xef\xbb\xbf{\"prompt\":\"\\ud800\"}"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := ParsePrompts(b, "f")
+		var got []string
+		var err error
+		hostile.Bounds{PerByte: 200}.Hold(t, len(b), func() { got, err = ParsePrompts(b, "f") })
 		if (len(got) == 0) != (err != nil) {
 			t.Errorf("%d prompts and %v", len(got), err)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 func say(role, content string) []dataset.Message {
@@ -139,7 +140,9 @@ func FuzzParsePreferenceJSONL(f *testing.F) {
 	f.Add([]byte("{\"prompt\":\"p\"\n"))
 	f.Add([]byte("\xef\xbb\xbf{}\n[]"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		rows, err := dataset.ParsePreferenceJSONL(data)
+		var rows []dataset.Pair
+		var err error
+		hostile.Bounds{PerByte: 400}.Hold(t, len(data), func() { rows, err = dataset.ParsePreferenceJSONL(data) })
 		if err != nil {
 			return
 		}
@@ -163,7 +166,9 @@ func FuzzParseIntrospectionJSONL(f *testing.F) {
 	f.Add([]byte(`{"prompt":"p","turns":[{"speaker":"Ann","content":"x"},{"speaker":"Bob","content":"y"}]}`))
 	f.Add([]byte(`{"prompt":null}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		rows, err := dataset.ParseIntrospectionJSONL(data)
+		var rows []dataset.Conversation
+		var err error
+		hostile.Bounds{PerByte: 400}.Hold(t, len(data), func() { rows, err = dataset.ParseIntrospectionJSONL(data) })
 		if err != nil {
 			return
 		}

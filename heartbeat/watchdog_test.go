@@ -76,7 +76,9 @@ func TestPanicWatched(t *testing.T) {
 }
 
 func TestOwnErrorWatched(t *testing.T) {
-	err := watched(t, still, func(context.Context) error { return temporal.NewNonRetryableApplicationError("not finite", "NonFinite", nil) })
+	err := watched(t, still, func(context.Context) error {
+		return temporal.NewNonRetryableApplicationError("not finite", "NonFinite", nil)
+	})
 	var app *temporal.ApplicationError
 	if !errors.As(err, &app) || app.Type() != "NonFinite" {
 		t.Fatalf("error = %v", err)

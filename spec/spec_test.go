@@ -2,12 +2,14 @@ package spec_test
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/opencharacter/opencharacter/spec"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 func TestPresets(t *testing.T) {
@@ -159,12 +161,26 @@ func FuzzResolve(f *testing.F) {
 	f.Add([]byte(`{"constitution":"captain","dpo":{"epochs":2}}`))
 	f.Add([]byte(`{"preset":"published","evaluation":{"prompts":["a"]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := spec.Resolve(b)
+		var s spec.Spec
+		var err error
+		hostile.Bounds{PerByte: 400}.Hold(t, len(b), func() { s, err = spec.Resolve(b) })
 		if err != nil {
+			if !strings.HasPrefix(err.Error(), "spec: ") {
+				t.Errorf("error %q does not name its place", err)
+			}
 			return
 		}
 		if err := s.Validate(); err != nil {
 			t.Errorf("Resolve accepted what Validate refuses: %v", err)
+		}
+		// What was resolved is a spec that says everything, and means the same.
+		whole, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := spec.Resolve(whole)
+		if err != nil || !reflect.DeepEqual(s, again) {
+			t.Errorf("resolved once %+v, twice %+v: %v", s, again, err)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/opencharacter/opencharacter/lm/train"
 	"github.com/opencharacter/opencharacter/lm/transformer"
 	"github.com/opencharacter/opencharacter/tensor"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 // Ten steps equal four, a save, a new trainer with another adapter, a restore and six
@@ -309,7 +310,9 @@ func FuzzRestore(f *testing.F) {
 		before := save(t, tr)
 		files := map[string][]byte{"trainer.json": state, "moments.safetensors": moments,
 			"adapter_config.json": good["adapter_config.json"], "adapter_model.safetensors": good["adapter_model.safetensors"]}
-		if err := tr.Restore(files); err != nil {
+		var err error
+		hostile.Bounds{}.Hold(t, len(state)+len(moments), func() { err = tr.Restore(files) })
+		if err != nil {
 			sameFiles(t, "after a refused checkpoint", save(t, tr), before)
 		} else if tr.Step() < 0 {
 			t.Fatalf("restored to step %d", tr.Step())

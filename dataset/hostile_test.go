@@ -178,6 +178,35 @@ func TestParquetBomb(t *testing.T) {
 	})
 }
 
+// TestDictionaryBomb: one long text in a dictionary and very many rows that name it.
+func TestDictionaryBomb(t *testing.T) {
+	type one struct {
+		Stage string  `parquet:"stage,dict"`
+		Step  int64   `parquet:"step"`
+		Name  string  `parquet:"name,dict"`
+		Value float64 `parquet:"value"`
+	}
+	for rows, refused := range map[int]bool{100: false, 5000: true} {
+		var file bytes.Buffer
+		w := parquet.NewGenericWriter[one](&file, parquet.Compression(&parquet.Zstd), parquet.SkipPageBounds("name"))
+		long := strings.Repeat("x", 1<<18)
+		for range rows {
+			if _, err := w.Write([]one{{Name: long}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		hostile.Bounds{Base: 200 << 20}.Hold(t, file.Len(), func() {
+			got, err := dataset.DecodeParquet[dataset.Metric](file.Bytes())
+			if refused && (err == nil || !strings.Contains(err.Error(), "its texts may have more than")) || !refused && (err != nil || len(got) != rows) {
+				t.Errorf("%d bytes of %d rows gave %d: %v", file.Len(), rows, len(got), err)
+			}
+		})
+	}
+}
+
 // TestManyRowsOfOurs: the limits leave all files alone that the package itself writes, however well they compress.
 func TestManyRowsOfOurs(t *testing.T) {
 	same := make([]dataset.Metric, 20_000)

@@ -85,6 +85,9 @@ func DecodeParquet[T any](data []byte) (rows []T, err error) {
 	if err := checkChunks(f.Metadata(), int64(len(data))); err != nil {
 		return bad(err)
 	}
+	if err := checkPages(f.Metadata(), data); err != nil {
+		return bad(err)
+	}
 	schema := parquet.SchemaOf(new(T))
 	if err := checkColumns(schema, f.Schema()); err != nil {
 		return bad(err)

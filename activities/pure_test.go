@@ -4,10 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/sdk/converter"
 
 	"github.com/opencharacter/opencharacter/constitution"
 	"github.com/opencharacter/opencharacter/dataset"
@@ -38,6 +42,19 @@ func TestParsePrompts(t *testing.T) {
 		if !slices.Equal(got, c.want) || (err == nil) != (c.err == "") || err != nil && (!strings.Contains(err.Error(), c.err) || !strings.Contains(err.Error(), "f.txt")) {
 			t.Errorf("%.40q: %q %v", c.in, got, err)
 		}
+	}
+}
+
+func TestPromptsAtTheLimit(t *testing.T) {
+	line := strings.Repeat("x", maxPromptLine-1)
+	if got, err := ParsePrompts([]byte(line+"\n"), "f"); err != nil || len(got) != 1 {
+		t.Errorf("the longest prompt: %v", err)
+	}
+	if _, err := ParsePrompts([]byte("a\n"+line+"xx\n"), "f"); err == nil || !strings.Contains(err.Error(), "line 2") {
+		t.Errorf("a longer one: %v", err)
+	}
+	if _, err := ParsePrompts(make([]byte, maxPromptFile+1), "f"); err == nil || !strings.Contains(err.Error(), "split the file") {
+		t.Errorf("a larger file: %v", err)
 	}
 }
 
@@ -260,4 +277,31 @@ func TestLiveIsJSON(t *testing.T) {
 	if err := json.Unmarshal(p.details().(json.RawMessage), &l); err != nil || l.Done != 3 || l.Values["loss"] != .5 {
 		t.Errorf("%+v %v", l, err)
 	}
+}
+
+// FuzzLive: heartbeat details of whatever worker are read as progress, or not at all; what was read can be sent again.
+func FuzzLive(f *testing.F) {
+	f.Add([]byte(`{"done":3,"total":12,"tokens":99,"values":{"loss":0.69}}`))
+	f.Add([]byte(`{"done":1e99}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		payloads := &commonpb.Payloads{Payloads: []*commonpb.Payload{{Metadata: map[string][]byte{"encoding": []byte("json/plain")}, Data: data}}}
+		var l Live
+		var err error
+		hostile.Bounds{PerByte: 200}.Hold(t, len(data), func() { err = converter.GetDefaultDataConverter().FromPayloads(payloads, &l) })
+		if err != nil {
+			return
+		}
+		p := progress{Live: l}
+		var again Live
+		if err := json.Unmarshal(p.details().(json.RawMessage), &again); err != nil {
+			t.Fatal(err)
+		}
+		if len(l.Values) == 0 {
+			l.Values = nil
+		}
+		if !reflect.DeepEqual(l, again) {
+			t.Errorf("%+v was sent as %+v", l, again)
+		}
+	})
 }

@@ -134,6 +134,27 @@ func TestIntrospectionShapes(t *testing.T) {
 	}
 }
 
+func TestJSONLAtTheLimit(t *testing.T) {
+	large := make([]byte, dataset.MaxJSONLBytes+1)
+	if _, err := dataset.ParsePreferenceJSONL(large); err == nil || !strings.Contains(err.Error(), "split the file") {
+		t.Errorf("preferences: %v", err)
+	}
+	if _, err := dataset.ParseIntrospectionJSONL(large); err == nil || !strings.Contains(err.Error(), "split the file") {
+		t.Errorf("introspection: %v", err)
+	}
+	deep := func(n int) []byte {
+		return []byte(`{"prompt":"p","chosen":"c","rejected":"r","x":` + strings.Repeat("[", n) + strings.Repeat("]", n) + "}")
+	}
+	if _, err := dataset.ParsePreferenceJSONL(deep(9000)); err != nil {
+		t.Errorf("nested 9,000 deep in a field that is not read: %v", err)
+	}
+	for _, n := range []int{10_001, 1 << 20} {
+		if _, err := dataset.ParsePreferenceJSONL(deep(n)); err == nil || !strings.Contains(err.Error(), "line 1") {
+			t.Errorf("nested %d deep: %v", n, err)
+		}
+	}
+}
+
 func FuzzParsePreferenceJSONL(f *testing.F) {
 	f.Add([]byte(`{"prompt":"p","chosen":"c","rejected":"r"}`))
 	f.Add([]byte(`{"prompt":[{"role":"user","content":"p"}],"chosen":[{"role":"assistant","content":"c"}],"rejected":"r"}`))

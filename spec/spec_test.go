@@ -1,6 +1,7 @@
 package spec_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"strings"
@@ -149,6 +150,14 @@ func TestSet(t *testing.T) {
 	if s.Teacher != "recorded" || s.DPO.Epochs != 5 || s.DPO.NLL != .5 || s.Seed != 1<<64-1 || len(s.Preferences.Sources) != 1 || s.Preferences.Sources[0] != "pool" {
 		t.Errorf("Set did not reach the spec: %+v", s)
 	}
+	for in, want := range map[string]string{"null": `{"a":"3}"}`, "": `{"a":"3}"}`, " {} ": `{"a":"3}"}`} {
+		if out, err := spec.Set([]byte(in), "a", "3}"); err != nil || string(out) != want {
+			t.Errorf("Set(%q): %s %v", in, out, err)
+		}
+	}
+	if _, err := spec.Set([]byte("{} {}"), "a", "1"); err == nil {
+		t.Error("Set took two values")
+	}
 	if _, err := spec.Set(b, "teacher.x", "1"); err == nil {
 		t.Error("Set went into a value")
 	}
@@ -181,6 +190,28 @@ func FuzzResolve(f *testing.F) {
 		again, err := spec.Resolve(whole)
 		if err != nil || !reflect.DeepEqual(s, again) {
 			t.Errorf("resolved once %+v, twice %+v: %v", s, again, err)
+		}
+	})
+}
+
+// FuzzSet: --set makes a JSON object in which that field has that value, or refuses.
+func FuzzSet(f *testing.F) {
+	f.Add([]byte(`{"constitution":"captain"}`), "dpo.epochs", "3")
+	f.Add([]byte(`{"dpo":{"epochs":1}}`), "dpo.epochs", "{")
+	f.Add([]byte(`null`), "a.b.c", `["x"]`)
+	f.Fuzz(func(t *testing.T, b []byte, key, value string) {
+		var out []byte
+		var err error
+		hostile.Bounds{PerByte: 400}.Hold(t, len(b)+len(key)*4+len(value), func() { out, err = spec.Set(b, key, value) })
+		if err != nil {
+			return
+		}
+		var object map[string]any
+		if err := json.Unmarshal(out, &object); err != nil {
+			t.Fatalf("%s is no JSON object: %v", out, err)
+		}
+		if again, err := spec.Set(out, key, value); err != nil || !bytes.Equal(out, again) {
+			t.Errorf("set once %s, twice %s: %v", out, again, err)
 		}
 	})
 }

@@ -142,3 +142,15 @@ func TestNonFiniteAdapter(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestLargeConfig: a folder's JSON files are read up to a limit.
+func TestLargeConfig(t *testing.T) {
+	dir := writeFolder(t, hfConfig(least), randomWeights(least), 1)
+	path := filepath.Join(dir, "config.json")
+	if err := os.Truncate(path, 1<<40); err != nil {
+		t.Skipf("no sparse files here: %v", err)
+	}
+	if _, err := transformer.LoadSafetensors(dir); err == nil || !strings.Contains(err.Error(), "has more than 67108864 bytes") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -170,11 +170,20 @@ func userPrompts(ctx context.Context, s *store.Store, r store.Ref) ([]string, er
 	return texts, fatal(BadInput, err)
 }
 
+// Limits of a file of prompts, in bytes.
+const (
+	maxPromptFile = 64 << 20
+	maxPromptLine = 1 << 20
+)
+
 // ParsePrompts reads prompts, one a line or as JSONL rows {"prompt": "..."}. Errors name the line.
 func ParsePrompts(b []byte, name string) ([]string, error) {
+	if len(b) > maxPromptFile {
+		return nil, fmt.Errorf("prompts %s: %d bytes; the limit is %d (64 MiB); split the file", name, len(b), maxPromptFile)
+	}
 	var out []string
 	sc := bufio.NewScanner(bytes.NewReader(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))))
-	sc.Buffer(nil, 1<<20)
+	sc.Buffer(nil, maxPromptLine)
 	read := 0
 	for line := 1; sc.Scan(); line++ {
 		read = line

@@ -4,16 +4,21 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/sdk/converter"
 
 	"github.com/opencharacter/opencharacter/constitution"
 	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/lm/train"
 	"github.com/opencharacter/opencharacter/spec"
 	"github.com/opencharacter/opencharacter/store"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 func TestParsePrompts(t *testing.T) {
@@ -40,11 +45,26 @@ func TestParsePrompts(t *testing.T) {
 	}
 }
 
+func TestPromptsAtTheLimit(t *testing.T) {
+	line := strings.Repeat("x", maxPromptLine-1)
+	if got, err := ParsePrompts([]byte(line+"\n"), "f"); err != nil || len(got) != 1 {
+		t.Errorf("the longest prompt: %v", err)
+	}
+	if _, err := ParsePrompts([]byte("a\n"+line+"xx\n"), "f"); err == nil || !strings.Contains(err.Error(), "line 2") {
+		t.Errorf("a longer one: %v", err)
+	}
+	if _, err := ParsePrompts(make([]byte, maxPromptFile+1), "f"); err == nil || !strings.Contains(err.Error(), "split the file") {
+		t.Errorf("a larger file: %v", err)
+	}
+}
+
 func FuzzParsePrompts(f *testing.F) {
 	f.Add([]byte("Hello!\n{\"prompt\":\"Why?\"}\n"))
 	f.Add([]byte("\xef\xbb\xbf{\"prompt\":\"\\ud800\"}"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := ParsePrompts(b, "f")
+		var got []string
+		var err error
+		hostile.Bounds{PerByte: 200}.Hold(t, len(b), func() { got, err = ParsePrompts(b, "f") })
 		if (len(got) == 0) != (err != nil) {
 			t.Errorf("%d prompts and %v", len(got), err)
 		}
@@ -257,4 +277,31 @@ func TestLiveIsJSON(t *testing.T) {
 	if err := json.Unmarshal(p.details().(json.RawMessage), &l); err != nil || l.Done != 3 || l.Values["loss"] != .5 {
 		t.Errorf("%+v %v", l, err)
 	}
+}
+
+// FuzzLive: heartbeat details of whatever worker are read as progress, or not at all; what was read can be sent again.
+func FuzzLive(f *testing.F) {
+	f.Add([]byte(`{"done":3,"total":12,"tokens":99,"values":{"loss":0.69}}`))
+	f.Add([]byte(`{"done":1e99}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		payloads := &commonpb.Payloads{Payloads: []*commonpb.Payload{{Metadata: map[string][]byte{"encoding": []byte("json/plain")}, Data: data}}}
+		var l Live
+		var err error
+		hostile.Bounds{PerByte: 200}.Hold(t, len(data), func() { err = converter.GetDefaultDataConverter().FromPayloads(payloads, &l) })
+		if err != nil {
+			return
+		}
+		p := progress{Live: l}
+		var again Live
+		if err := json.Unmarshal(p.details().(json.RawMessage), &again); err != nil {
+			t.Fatal(err)
+		}
+		if len(l.Values) == 0 {
+			l.Values = nil
+		}
+		if !reflect.DeepEqual(l, again) {
+			t.Errorf("%+v was sent as %+v", l, again)
+		}
+	})
 }

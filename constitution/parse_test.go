@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/opencharacter/opencharacter/constitution"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 const ownYAML = `name: keeper
@@ -257,7 +258,10 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("Who.\n1. I sail.\n? Why?\n2) I sing."), "a.txt")
 	f.Add([]byte("traits:\n- &a I sail.\n- *a\n- ? b\n  : - c\n- |2-\n  x\n- >+\n y"), "a.yaml")
 	f.Fuzz(func(t *testing.T, data []byte, file string) {
-		c, err := constitution.Parse(data, file)
+		var c *constitution.Constitution
+		var err error
+		// The YAML parser keeps every token with its origin.
+		hostile.Bounds{Base: 8 << 20, PerByte: 4000}.Hold(t, len(data), func() { c, err = constitution.Parse(data, file) })
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "constitution: ") {
 				t.Errorf("error without its place: %v", err)

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/opencharacter/opencharacter/constitution"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 func TestParseRecorded(t *testing.T) {
@@ -67,7 +68,9 @@ func FuzzParseRecorded(f *testing.F) {
 	f.Add([]byte("{\"\":A0")) // an offset that lags behind
 	f.Add([]byte("{\"prompt\":\"a\",\"response\":\"b\"}\r\n\r\n{\"prompt\":\"c\",\"response\":\"d\"}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		rows, err := constitution.ParseRecorded(data, "a.jsonl")
+		var rows []constitution.Example
+		var err error
+		hostile.Bounds{PerByte: 400}.Hold(t, len(data), func() { rows, err = constitution.ParseRecorded(data, "a.jsonl") })
 		if err == nil && len(rows) == 0 {
 			t.Error("no rows and no error")
 		}

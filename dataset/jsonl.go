@@ -12,6 +12,17 @@ import (
 	"unicode/utf8"
 )
 
+// MaxJSONLBytes is the largest file of rows that is read.
+const MaxJSONLBytes = 256 << 20
+
+// checkSize refuses a file of rows that is too large to be held together with its rows.
+func checkSize(data []byte) error {
+	if len(data) > MaxJSONLBytes {
+		return fmt.Errorf("dataset: the file of rows has %d bytes; the limit is %d (256 MiB); split the file", len(data), MaxJSONLBytes)
+	}
+	return nil
+}
+
 // eachLine gives the lines of a JSONL file that are not blank, with their numbers from 1.
 func eachLine(data []byte) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {

@@ -53,6 +53,9 @@ func IntrospectionJSONL(rows []Conversation) []byte {
 // ParseIntrospectionJSONL reads reflections and interactions; interactions have "turns" with speakers, or "conversation" with roles. Of two speakers A and B the
 // second is the assistant; with the roles user and assistant the roles say it. A line of any other shape is an error that names the line.
 func ParseIntrospectionJSONL(data []byte) ([]Conversation, error) {
+	if err := checkSize(data); err != nil {
+		return nil, err
+	}
 	var rows []Conversation
 	for n, line := range eachLine(data) {
 		var l introspectionLine

@@ -26,6 +26,9 @@ func PreferenceJSONL(rows []Pair) []byte {
 // ParsePreferenceJSONL reads what PreferenceJSONL writes; each field is a text or a list of messages. Other fields are ignored, a missing one is an error that
 // names the line. Rows get the id import-<line>.
 func ParsePreferenceJSONL(data []byte) ([]Pair, error) {
+	if err := checkSize(data); err != nil {
+		return nil, err
+	}
 	var rows []Pair
 	for n, line := range eachLine(data) {
 		var l preferenceLine[json.RawMessage]

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 func say(role, content string) []dataset.Message {
@@ -133,13 +134,36 @@ func TestIntrospectionShapes(t *testing.T) {
 	}
 }
 
+func TestJSONLAtTheLimit(t *testing.T) {
+	large := make([]byte, dataset.MaxJSONLBytes+1)
+	if _, err := dataset.ParsePreferenceJSONL(large); err == nil || !strings.Contains(err.Error(), "split the file") {
+		t.Errorf("preferences: %v", err)
+	}
+	if _, err := dataset.ParseIntrospectionJSONL(large); err == nil || !strings.Contains(err.Error(), "split the file") {
+		t.Errorf("introspection: %v", err)
+	}
+	deep := func(n int) []byte {
+		return []byte(`{"prompt":"p","chosen":"c","rejected":"r","x":` + strings.Repeat("[", n) + strings.Repeat("]", n) + "}")
+	}
+	if _, err := dataset.ParsePreferenceJSONL(deep(9000)); err != nil {
+		t.Errorf("nested 9,000 deep in a field that is not read: %v", err)
+	}
+	for _, n := range []int{10_001, 1 << 20} {
+		if _, err := dataset.ParsePreferenceJSONL(deep(n)); err == nil || !strings.Contains(err.Error(), "line 1") {
+			t.Errorf("nested %d deep: %v", n, err)
+		}
+	}
+}
+
 func FuzzParsePreferenceJSONL(f *testing.F) {
 	f.Add([]byte(`{"prompt":"p","chosen":"c","rejected":"r"}`))
 	f.Add([]byte(`{"prompt":[{"role":"user","content":"p"}],"chosen":[{"role":"assistant","content":"c"}],"rejected":"r"}`))
 	f.Add([]byte("{\"prompt\":\"p\"\n"))
 	f.Add([]byte("\xef\xbb\xbf{}\n[]"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		rows, err := dataset.ParsePreferenceJSONL(data)
+		var rows []dataset.Pair
+		var err error
+		hostile.Bounds{PerByte: 400}.Hold(t, len(data), func() { rows, err = dataset.ParsePreferenceJSONL(data) })
 		if err != nil {
 			return
 		}
@@ -163,7 +187,9 @@ func FuzzParseIntrospectionJSONL(f *testing.F) {
 	f.Add([]byte(`{"prompt":"p","turns":[{"speaker":"Ann","content":"x"},{"speaker":"Bob","content":"y"}]}`))
 	f.Add([]byte(`{"prompt":null}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		rows, err := dataset.ParseIntrospectionJSONL(data)
+		var rows []dataset.Conversation
+		var err error
+		hostile.Bounds{PerByte: 400}.Hold(t, len(data), func() { rows, err = dataset.ParseIntrospectionJSONL(data) })
 		if err != nil {
 			return
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 func FuzzParseManifest(f *testing.F) {
@@ -18,7 +19,10 @@ func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(`{"kind":""}`))
 	f.Add([]byte(`{`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if m, err := dataset.ParseManifest(data); err == nil && (m.Kind == "" || m.Kept > m.Rows) {
+		var m dataset.Manifest
+		var err error
+		hostile.Bounds{PerByte: 200}.Hold(t, len(data), func() { m, err = dataset.ParseManifest(data) })
+		if err == nil && (m.Kind == "" || m.Kept > m.Rows) {
 			t.Errorf("accepted %+v", m)
 		}
 	})

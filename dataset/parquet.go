@@ -15,9 +15,11 @@ import (
 )
 
 const (
-	rowGroup  = 1000    // rows of a row group, and of one write: fixed, because both shape the bytes
-	maxRows   = 1 << 26 // a file that claims more was not made here
-	maxColumn = 1 << 31 // bytes of one column of a row group
+	rowGroup   = 1000      // rows of a row group, and of one write: fixed, because both shape the bytes
+	maxRows    = 1 << 26   // a file that claims more was not made here
+	rowsPerKiB = 8 << 10   // the same: a group of 1000 equal rows takes some hundred bytes
+	maxColumn  = 256 << 20 // bytes of one column of a row group, uncompressed: 1000 rows of 256 KiB of text
+	maxFile    = 4 << 30   // bytes of all columns, uncompressed
 )
 
 // EncodeParquet returns rows as one Parquet file: zstd, row groups of 1000 rows, lists in the standard three-level form. The bytes depend on rows and meta
@@ -77,10 +79,13 @@ func DecodeParquet[T any](data []byte) (rows []T, err error) {
 	if err != nil {
 		return bad(err)
 	}
-	if n := f.NumRows(); n < 0 || n > maxRows {
-		return bad(fmt.Errorf("it claims %d rows", n))
+	if n := f.NumRows(); n < 0 || n > maxRows || n > int64(len(data)>>10+1)*rowsPerKiB {
+		return bad(fmt.Errorf("it claims %d rows in %d bytes", n, len(data)))
 	}
 	if err := checkChunks(f.Metadata(), int64(len(data))); err != nil {
+		return bad(err)
+	}
+	if err := checkPages(f.Metadata(), data); err != nil {
 		return bad(err)
 	}
 	schema := parquet.SchemaOf(new(T))
@@ -125,6 +130,7 @@ func checkFooter(data []byte) error {
 
 // checkChunks refuses what the library can not be trusted with: some of its decompressors do not end on damaged data.
 func checkChunks(meta *format.FileMetaData, size int64) error {
+	all := int64(0)
 	for _, group := range meta.RowGroups {
 		for _, column := range group.Columns {
 			m := column.MetaData
@@ -134,7 +140,10 @@ func checkChunks(meta *format.FileMetaData, size int64) error {
 				return fmt.Errorf("compression %s is not supported, write it with zstd", m.Codec)
 			}
 			if m.TotalCompressedSize < 0 || m.TotalCompressedSize > size || m.TotalUncompressedSize < 0 || m.TotalUncompressedSize > maxColumn {
-				return fmt.Errorf("a column of %d bytes (%d uncompressed) in a file of %d", m.TotalCompressedSize, m.TotalUncompressedSize, size)
+				return fmt.Errorf("a column of %d bytes (%d uncompressed, the limit is %d) in a file of %d", m.TotalCompressedSize, m.TotalUncompressedSize, maxColumn, size)
+			}
+			if all += m.TotalUncompressedSize; all > maxFile {
+				return fmt.Errorf("more than %d bytes, uncompressed", int64(maxFile))
 			}
 		}
 	}

@@ -70,6 +70,12 @@ func Set(user []byte, key, value string) ([]byte, error) {
 		if err := d.Decode(&root); err != nil {
 			return nil, fmt.Errorf("spec: %w", err)
 		}
+		if _, err := d.Token(); err != io.EOF {
+			return nil, errors.New("spec: more than one JSON value; give one object")
+		}
+		if root == nil { // null
+			root = map[string]any{}
+		}
 	}
 	at, parts := root, strings.Split(key, ".")
 	for i, p := range parts {
@@ -80,7 +86,7 @@ func Set(user []byte, key, value string) ([]byte, error) {
 			var v any
 			d := json.NewDecoder(strings.NewReader(value))
 			d.UseNumber()
-			if err := d.Decode(&v); err != nil || d.More() {
+			if err := d.Decode(&v); err != nil || !json.Valid([]byte(value)) { // text that only begins as JSON
 				v = value
 			}
 			at[p] = v

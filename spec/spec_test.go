@@ -1,13 +1,16 @@
 package spec_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/opencharacter/opencharacter/spec"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 func TestPresets(t *testing.T) {
@@ -147,6 +150,14 @@ func TestSet(t *testing.T) {
 	if s.Teacher != "recorded" || s.DPO.Epochs != 5 || s.DPO.NLL != .5 || s.Seed != 1<<64-1 || len(s.Preferences.Sources) != 1 || s.Preferences.Sources[0] != "pool" {
 		t.Errorf("Set did not reach the spec: %+v", s)
 	}
+	for in, want := range map[string]string{"null": `{"a":"3}"}`, "": `{"a":"3}"}`, " {} ": `{"a":"3}"}`} {
+		if out, err := spec.Set([]byte(in), "a", "3}"); err != nil || string(out) != want {
+			t.Errorf("Set(%q): %s %v", in, out, err)
+		}
+	}
+	if _, err := spec.Set([]byte("{} {}"), "a", "1"); err == nil {
+		t.Error("Set took two values")
+	}
 	if _, err := spec.Set(b, "teacher.x", "1"); err == nil {
 		t.Error("Set went into a value")
 	}
@@ -159,12 +170,48 @@ func FuzzResolve(f *testing.F) {
 	f.Add([]byte(`{"constitution":"captain","dpo":{"epochs":2}}`))
 	f.Add([]byte(`{"preset":"published","evaluation":{"prompts":["a"]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := spec.Resolve(b)
+		var s spec.Spec
+		var err error
+		hostile.Bounds{PerByte: 400}.Hold(t, len(b), func() { s, err = spec.Resolve(b) })
 		if err != nil {
+			if !strings.HasPrefix(err.Error(), "spec: ") {
+				t.Errorf("error %q does not name its place", err)
+			}
 			return
 		}
 		if err := s.Validate(); err != nil {
 			t.Errorf("Resolve accepted what Validate refuses: %v", err)
+		}
+		// What was resolved is a spec that says everything, and means the same.
+		whole, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := spec.Resolve(whole)
+		if err != nil || !reflect.DeepEqual(s, again) {
+			t.Errorf("resolved once %+v, twice %+v: %v", s, again, err)
+		}
+	})
+}
+
+// FuzzSet: --set makes a JSON object in which that field has that value, or refuses.
+func FuzzSet(f *testing.F) {
+	f.Add([]byte(`{"constitution":"captain"}`), "dpo.epochs", "3")
+	f.Add([]byte(`{"dpo":{"epochs":1}}`), "dpo.epochs", "{")
+	f.Add([]byte(`null`), "a.b.c", `["x"]`)
+	f.Fuzz(func(t *testing.T, b []byte, key, value string) {
+		var out []byte
+		var err error
+		hostile.Bounds{PerByte: 400}.Hold(t, len(b)+len(key)*4+len(value), func() { out, err = spec.Set(b, key, value) })
+		if err != nil {
+			return
+		}
+		var object map[string]any
+		if err := json.Unmarshal(out, &object); err != nil {
+			t.Fatalf("%s is no JSON object: %v", out, err)
+		}
+		if again, err := spec.Set(out, key, value); err != nil || !bytes.Equal(out, again) {
+			t.Errorf("set once %s, twice %s: %v", out, again, err)
 		}
 	})
 }

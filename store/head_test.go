@@ -1,8 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
 	"testing"
+
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 func FuzzParseHead(f *testing.F) {
@@ -13,15 +16,25 @@ func FuzzParseHead(f *testing.F) {
 	f.Add([]byte(``))
 	f.Add([]byte(`[1,2`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		h, err := parseHead(data)
+		var h Head
+		var err error
+		hostile.Bounds{PerByte: 200}.Hold(t, len(data), func() { h, err = parseHead(data) })
 		if err != nil {
 			return
 		}
 		if h.Epoch < 1 || h.Nonce == "" {
 			t.Errorf("accepted %+v", h)
 		}
-		if _, err := json.Marshal(h.clone()); err != nil {
-			t.Errorf("a parsed head can not be written again: %v", err)
+		raw, err := json.Marshal(h.clone())
+		if err != nil {
+			t.Fatalf("a parsed head can not be written again: %v", err)
+		}
+		again, err := parseHead(raw)
+		if err != nil {
+			t.Fatalf("a head that was written can not be parsed: %v", err)
+		}
+		if twice, err := json.Marshal(again); err != nil || !bytes.Equal(raw, twice) {
+			t.Errorf("written as %s, then as %s (%v)", raw, twice, err)
 		}
 	})
 }

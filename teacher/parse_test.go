@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 func TestStripKeepAlive(t *testing.T) {
@@ -58,7 +60,9 @@ func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`{"data":[{"id":"a"}]}`))
 	f.Add([]byte(": keep-alive\n\n[{\"id\":\"a\"}]\n: x"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		body := stripKeepAlive(data)
+		var body []byte
+		// A line of colons is looked at again for each line of its end.
+		hostile.Bounds{}.Hold(t, len(data), func() { body = stripKeepAlive(data) })
 		if json.Valid(bytes.TrimSpace(data)) && !json.Valid(body) {
 			t.Errorf("stripping broke %q: %q", data, body)
 		}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 func TestParseRows(t *testing.T) {
@@ -70,7 +72,9 @@ func FuzzParseRows(f *testing.F) {
 	f.Add([]byte(`{"prompt":"a","response":"b"}`), true)
 	f.Add([]byte(`{"messages":[{"role":"user","content":"b"}]}`+"\n{}"), false)
 	f.Fuzz(func(t *testing.T, b []byte, response bool) {
-		rows, err := parseRows(b, "f", response)
+		var rows []inputRow
+		var err error
+		hostile.Bounds{PerByte: 400}.Hold(t, len(b), func() { rows, err = parseRows(b, "f", response) })
 		if (len(rows) == 0) != (err != nil) {
 			t.Errorf("%d rows and %v", len(rows), err)
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/opencharacter/opencharacter/lm/gguf"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 // model builds GGUF bytes by hand, so that every field can be wrong.
@@ -168,7 +169,8 @@ func readAll(f *gguf.File) error {
 	return nil
 }
 
-// FuzzOpen: whatever the bytes are, Parse returns an error or a file that can be read completely.
+// FuzzOpen: whatever the bytes are, Parse returns an error or a file that can be read completely, and sets no more memory
+// aside than the bytes call for.
 func FuzzOpen(f *testing.F) {
 	f.Add(valid().bytes())
 	m := valid()
@@ -182,7 +184,9 @@ func FuzzOpen(f *testing.F) {
 	m.align, m.data, m.tensors[1].offset = 64, 128, 64
 	f.Add(m.bytes())
 	f.Fuzz(func(t *testing.T, data []byte) {
-		file, err := gguf.Parse(data)
+		var file *gguf.File
+		var err error
+		hostile.Bounds{}.Hold(t, len(data), func() { file, err = gguf.Parse(data) })
 		if err != nil {
 			return
 		}

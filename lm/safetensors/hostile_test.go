@@ -3,12 +3,15 @@ package safetensors_test
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/opencharacter/opencharacter/lm/safetensors"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 // file puts the length before a header and n zero bytes of data after it.
@@ -105,7 +108,9 @@ func FuzzParse(f *testing.F) {
 	f.Add(file(`{"__metadata__":{"k":"v"},"s":{"dtype":"BF16","shape":[],"data_offsets":[0,2]}}`, 2))
 	f.Add(file(`{"h":{"dtype":"F16","shape":[0,3],"data_offsets":[0,0]}}  `, 0))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		file, err := safetensors.Parse(data)
+		var file *safetensors.File
+		var err error
+		hostile.Bounds{PerByte: 200}.Hold(t, len(data), func() { file, err = safetensors.Parse(data) })
 		if err != nil {
 			return
 		}
@@ -127,8 +132,17 @@ func FuzzParse(f *testing.F) {
 		if err := safetensors.Write(&out, entries, file.Metadata); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := safetensors.Parse(out.Bytes()); err != nil {
+		again, err := safetensors.Parse(out.Bytes())
+		if err != nil {
 			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(again.Tensors, file.Tensors) || len(again.Metadata)+len(file.Metadata) > 0 && !maps.Equal(again.Metadata, file.Metadata) {
+			t.Fatalf("%v %v was written as %v %v", file.Tensors, file.Metadata, again.Tensors, again.Metadata)
+		}
+		for _, e := range entries {
+			if raw, err := again.Raw(e.Name); err != nil || !bytes.Equal(raw, e.Data) {
+				t.Fatalf("tensor %q changed: %v", e.Name, err)
+			}
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/opencharacter/opencharacter/lm/safetensors"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 // shard writes a file with one F32 tensor for each name, all values v.
@@ -116,7 +117,9 @@ func FuzzIndex(f *testing.F) {
 		dir := t.TempDir()
 		shard(t, filepath.Join(dir, "1.safetensors"), 1, "a")
 		write(t, filepath.Join(dir, "model.safetensors.index.json"), index)
-		s, err := safetensors.OpenIndex(dir)
+		var s *safetensors.Set
+		var err error
+		hostile.Bounds{PerByte: 200}.Hold(t, len(index), func() { s, err = safetensors.OpenIndex(dir) })
 		if err != nil {
 			return
 		}

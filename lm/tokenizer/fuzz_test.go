@@ -8,6 +8,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/opencharacter/opencharacter/lm/tokenizer"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 // FuzzFromJSON: a file is refused with an error or gives a tokenizer that works.
@@ -26,7 +27,10 @@ func FuzzFromJSON(f *testing.F) {
 	f.Add(good)
 	f.Add([]byte(`{"model":{"type":"BPE","vocab":{"a" : 99999999999},"merges":["a"]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		tok, err := tokenizer.FromJSON(data)
+		var tok *tokenizer.Tokenizer
+		var err error
+		// The word cache and the matcher are there whatever the file says.
+		hostile.Bounds{Base: 4 << 20, PerByte: 400}.Hold(t, len(data), func() { tok, err = tokenizer.FromJSON(data) })
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "tokenizer: ") {
 				t.Errorf("error %q does not name the package", err)

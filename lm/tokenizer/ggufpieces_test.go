@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/opencharacter/opencharacter/lm/tokenizer"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 // piecesMeta writes the keys that llama.cpp's converter makes of a Gemma
@@ -175,7 +176,10 @@ func FuzzPiecesGGUF(f *testing.F) {
 				s[len(s)-1] = s[len(base[p+"scores"].([]float64))-1] - float64(int8(scores[i]))
 			}
 		}
-		tok, err := tokenizer.FromGGUF(map[string]any{"general.architecture": "gemma3", p + "model": "llama", p + "tokens": list, p + "token_type": kinds, p + "scores": s})
+		var tok *tokenizer.Tokenizer
+		var err error
+		meta := map[string]any{"general.architecture": "gemma3", p + "model": "llama", p + "tokens": list, p + "token_type": kinds, p + "scores": s}
+		hostile.Bounds{Base: 4 << 20, PerByte: 1000}.Hold(t, len(tokens), func() { tok, err = tokenizer.FromGGUF(meta) })
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "tokenizer: ") {
 				t.Errorf("error %q does not name the package", err)

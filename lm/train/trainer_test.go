@@ -9,6 +9,7 @@ import (
 	"github.com/opencharacter/opencharacter/lm/train"
 	"github.com/opencharacter/opencharacter/lm/transformer"
 	"github.com/opencharacter/opencharacter/tensor"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 // Ten steps equal four, a save, a new trainer with another adapter, a restore and six
@@ -309,10 +310,48 @@ func FuzzRestore(f *testing.F) {
 		before := save(t, tr)
 		files := map[string][]byte{"trainer.json": state, "moments.safetensors": moments,
 			"adapter_config.json": good["adapter_config.json"], "adapter_model.safetensors": good["adapter_model.safetensors"]}
-		if err := tr.Restore(files); err != nil {
+		var err error
+		hostile.Bounds{}.Hold(t, len(state)+len(moments), func() { err = tr.Restore(files) })
+		if err != nil {
 			sameFiles(t, "after a refused checkpoint", save(t, tr), before)
 		} else if tr.Step() < 0 {
 			t.Fatalf("restored to step %d", tr.Step())
 		}
+	})
+}
+
+// FuzzRestoreAdapter: the same with a hostile adapter; what is accepted is saved as it was restored.
+func FuzzRestoreAdapter(f *testing.F) {
+	cfg := transformer.Config{
+		Architecture: "llama", Layers: 1, Width: 2, Heads: 1, KVHeads: 1, HeadDim: 2, FFN: 2, Vocab: 3,
+		Context: 8, RopeBase: 10000, NormEps: 1e-5, Tied: true,
+	}
+	m, err := transformer.NewRandom(cfg, 1)
+	if err != nil {
+		f.Fatal(err)
+	}
+	tr := newTrainer(f, m, nil, transformer.NewAdapter(cfg, 1, 1, 1), train.Options{Loss: "sft", LR: 1e-3})
+	good := save(f, tr)
+	f.Add(good["adapter_config.json"], good["adapter_model.safetensors"])
+	f.Add(good["adapter_config.json"], good["moments.safetensors"])
+	f.Add([]byte(`{"peft_type":"LORA","r":2,"lora_alpha":1}`), good["adapter_model.safetensors"])
+	f.Fuzz(func(t *testing.T, config, weights []byte) {
+		before := save(t, tr)
+		files := map[string][]byte{"trainer.json": good["trainer.json"], "moments.safetensors": good["moments.safetensors"],
+			"adapter_config.json": config, "adapter_model.safetensors": weights}
+		var err error
+		hostile.Bounds{PerByte: 200}.Hold(t, len(config)+len(weights), func() { err = tr.Restore(files) })
+		if err != nil {
+			if !errors.Is(err, train.ErrDamaged) {
+				t.Errorf("not said to be damaged: %v", err)
+			}
+			sameFiles(t, "after a refused checkpoint", save(t, tr), before)
+			return
+		}
+		after := save(t, tr)
+		if err := tr.Restore(after); err != nil {
+			t.Fatalf("what was restored cannot be saved and restored again: %v", err)
+		}
+		sameFiles(t, "saved twice", save(t, tr), after)
 	})
 }

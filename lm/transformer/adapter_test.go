@@ -11,6 +11,7 @@ import (
 	"github.com/opencharacter/opencharacter/lm/safetensors"
 	"github.com/opencharacter/opencharacter/lm/transformer"
 	"github.com/opencharacter/opencharacter/tensor"
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 func TestNewAdapter(t *testing.T) {
@@ -229,12 +230,20 @@ func FuzzReadPEFT(f *testing.F) {
 	f.Add([]byte(`{"peft_type":"LORA","r":1,"lora_alpha":1}`), files["adapter_model.safetensors"][:40])
 	f.Add([]byte(`null`), []byte{})
 	f.Fuzz(func(t *testing.T, config, weights []byte) {
-		a, err := transformer.ReadPEFT(map[string][]byte{"adapter_config.json": config, "adapter_model.safetensors": weights}, cfg)
+		var a *transformer.Adapter
+		var err error
+		hostile.Bounds{PerByte: 200}.Hold(t, len(config)+len(weights), func() {
+			a, err = transformer.ReadPEFT(map[string][]byte{"adapter_config.json": config, "adapter_model.safetensors": weights}, cfg)
+		})
 		if err != nil {
 			return
 		}
-		if _, err := a.PEFT("m"); err != nil {
+		again, err := a.PEFT("m")
+		if err != nil {
 			t.Fatalf("an accepted adapter cannot be written: %v", err)
+		}
+		if b, err := transformer.ReadPEFT(again, cfg); err != nil || b.Hash() != a.Hash() {
+			t.Fatalf("an accepted adapter was written as another: %v", err)
 		}
 	})
 }

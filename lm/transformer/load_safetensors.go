@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,7 +18,7 @@ import (
 // be F32, F16 or BF16; matrices are rounded to bf16.
 func LoadSafetensors(dir string) (m *Model, err error) {
 	path := filepath.Join(dir, "config.json")
-	data, err := os.ReadFile(path)
+	data, err := readJSON(path)
 	if err != nil {
 		return nil, fmt.Errorf("safetensors: read config: %w; the folder must hold config.json and the weights", err)
 	}
@@ -36,6 +37,22 @@ func LoadSafetensors(dir string) (m *Model, err error) {
 		src.textOf(l)
 	}
 	return l.load(cfg, nil)
+}
+
+// maxJSON bounds config.json and the index of a folder, in bytes; the largest index in use has some megabytes.
+const maxJSON = 64 << 20
+
+// readJSON reads a whole file of bounded size.
+func readJSON(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxJSON+1))
+	if err == nil && len(data) > maxJSON {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxJSON)
+	}
+	return data, errors.Join(err, f.Close())
 }
 
 // textOf points the loader at the text part of a text and image model of Gemma 3, if
@@ -69,7 +86,7 @@ func openShards(dir string) (*shards, error) {
 	files := []string{"model.safetensors"}
 	if _, err := os.Stat(filepath.Join(dir, files[0])); errors.Is(err, fs.ErrNotExist) {
 		index := filepath.Join(dir, "model.safetensors.index.json")
-		data, err := os.ReadFile(index)
+		data, err := readJSON(index)
 		if err != nil {
 			return nil, fmt.Errorf("safetensors: %s holds neither model.safetensors nor model.safetensors.index.json: %w", dir, err)
 		}

@@ -100,7 +100,7 @@ func hfConfig(c transformer.Config) map[string]any {
 }
 
 // writeFolder writes a Hugging Face folder with the tensors spread over some shards.
-func writeFolder(t *testing.T, config map[string]any, w weights, shards int) string {
+func writeFolder(t testing.TB, config map[string]any, w weights, shards int) string {
 	t.Helper()
 	dir := t.TempDir()
 	data, err := json.Marshal(config)
@@ -152,13 +152,13 @@ var gemmaNames = strings.NewReplacer("post_attention_layernorm", "post_attention
 
 // writeGGUF writes an F32 GGUF v3 file as llama.cpp's converter does, with the
 // rows of llama's q and k interleaved, and Gemma's norms increased by 1.
-func writeGGUF(t *testing.T, c transformer.Config, w weights, extra map[string]any) string {
+func writeGGUF(t testing.TB, c transformer.Config, w weights, extra map[string]any) string {
 	return writeGGUFAs(t, c, w, extra, func(_ string, data []float32) (uint32, []byte) { return 0, safetensors.F32Bytes(data) })
 }
 
 // writeGGUFAs is writeGGUF with tensors encoded by their Hugging Face names; encode returns
 // the number of the type too.
-func writeGGUFAs(t *testing.T, c transformer.Config, w weights, extra map[string]any, encode func(name string, data []float32) (uint32, []byte)) string {
+func writeGGUFAs(t testing.TB, c transformer.Config, w weights, extra map[string]any, encode func(name string, data []float32) (uint32, []byte)) string {
 	t.Helper()
 	le := binary.LittleEndian
 	text := func(b []byte, s string) []byte { return append(le.AppendUint64(b, uint64(len(s))), s...) }

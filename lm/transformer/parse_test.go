@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/opencharacter/opencharacter/testenv/hostile"
 )
 
 // gemma4B says what the config.json of a published model says: little.
@@ -47,7 +49,9 @@ func FuzzConfigJSON(f *testing.F) {
 	f.Add([]byte(`{"model_type":"gemma3","text_config":null}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := parseHFConfig(data)
+		var c Config
+		var err error
+		hostile.Bounds{PerByte: 200}.Hold(t, len(data), func() { c, err = parseHFConfig(data) })
 		if err != nil {
 			return
 		}
@@ -81,7 +85,9 @@ func FuzzIndexJSON(f *testing.F) {
 	f.Add([]byte(`{"weight_map":{"":"/"}}`))
 	f.Add([]byte(`{"weight_map":{}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		files, err := parseIndex(data)
+		var files []string
+		var err error
+		hostile.Bounds{PerByte: 200}.Hold(t, len(data), func() { files, err = parseIndex(data) })
 		if err != nil {
 			return
 		}

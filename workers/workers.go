@@ -36,6 +36,8 @@ type Options struct {
 	TeacherSlots int
 	// Namespace is the Temporal namespace whose search attributes are looked up; "" is default.
 	Namespace string
+	// Identity is what each worker tells Temporal about itself; "" is the client's.
+	Identity string
 	// Fatal is told when a worker cannot go on (its namespace is gone, its credentials are refused); nil tells nobody.
 	Fatal func(error)
 	// StopTimeout is how long a stopping worker may take to commit what it has; 0 is 30 s.
@@ -58,7 +60,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 	}
 	var out []worker.Worker
 	for _, q := range o.Queues {
-		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal}
+		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal, Identity: o.Identity}
 		switch q {
 		case "data":
 			w := worker.New(c, activities.DataQueue, opt)

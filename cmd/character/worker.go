@@ -68,7 +68,7 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues []string) error
 		return err
 	}
 	broken := make(chan error, len(queues))
-	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: hubOptions(cmd), Pull: true, Namespace: e.info.Namespace, Key: os.Getenv})
+	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: hubOptions(cmd), Pull: true, Namespace: e.info.Namespace, Identity: identity(), Key: os.Getenv})
 	if err != nil {
 		return err
 	}

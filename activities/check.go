@@ -157,7 +157,7 @@ func (v *Inventory) checkTables(ctx context.Context, r *Root, deep bool, sound m
 			}
 		}
 		key := st.Folder + tableFile(table)
-		if _, ok := v.Objects[key]; !ok || !deep || slices.ContainsFunc(st.Parts, func(p store.Ref) bool { return sound[p.Key] != "" }) {
+		if _, ok := v.Objects[key]; !ok || !deep || r.Plan.Name == "" || slices.ContainsFunc(st.Parts, func(p store.Ref) bool { return sound[p.Key] != "" }) {
 			continue
 		}
 		want, err := v.tableOf(ctx, r.Plan, st)

@@ -26,8 +26,9 @@ type Damage struct {
 	// Harmless damage is overcome by itself: a training falls back by one checkpoint.
 	Harmless bool `json:"harmless,omitempty"`
 
-	kind damageKind
-	root Root
+	kind    damageKind
+	root    Root
+	folders []string // data sets of the stages
 }
 
 type damageKind int
@@ -156,7 +157,7 @@ func (v *Inventory) checkTables(ctx context.Context, r *Root, deep bool, sound m
 			}
 		}
 		key := st.Folder + tableFile(table)
-		if _, ok := v.Objects[key]; !ok || !deep || slices.ContainsFunc(st.Parts, func(p store.Ref) bool { return sound[p.Key] != "" }) {
+		if _, ok := v.Objects[key]; !ok || !deep || r.Plan.Name == "" || slices.ContainsFunc(st.Parts, func(p store.Ref) bool { return sound[p.Key] != "" }) {
 			continue
 		}
 		want, err := v.tableOf(ctx, r.Plan, st)
@@ -233,12 +234,15 @@ func (d *Damage) finish(v *Inventory) {
 		if r.Folder != "" && strings.HasPrefix(d.Key, r.Folder+"/") {
 			d.Stages = with(d.Stages, r.Key)
 		}
+		if slices.Contains(d.Stages, r.Key) {
+			d.folders = with(d.folders, r.Folder)
+		}
 		for _, st := range r.Record.Stages { // the record holds what the stage's index holds
 			if st.needs(d.Key) {
 				d.Stages = with(d.Stages, stageObject(st.Kind, st.Key))
 			}
 			if slices.Contains(d.Stages, stageObject(st.Kind, st.Key)) {
-				d.Runs = with(d.Runs, r.Name)
+				d.Runs, d.folders = with(d.Runs, r.Name), with(d.folders, st.Folder)
 			}
 		}
 	}
@@ -313,7 +317,17 @@ func Mend(ctx context.Context, s *store.Store, d Damage) (did []string, err erro
 		}
 		return []string{line}, nil
 	case damagedStage:
-		for _, key := range append([]string{d.Key}, d.Stages...) {
+		keys := append([]string{d.Key}, d.Stages...)
+		for _, f := range d.folders { // named by the stage, not by its content: what is damaged there could not be written again
+			list, err := s.List(ctx, f+"/")
+			if err != nil {
+				return nil, err
+			}
+			for _, o := range list {
+				keys = append(keys, o.Key)
+			}
+		}
+		for _, key := range keys {
 			if err := aside(key); err != nil {
 				return did, err
 			}

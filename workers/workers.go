@@ -48,10 +48,10 @@ type Options struct {
 	TeacherSlots int
 	// Namespace is the Temporal namespace whose search attributes are looked up; "" is default.
 	Namespace string
+	// Identity is what each worker tells Temporal about itself; "" is the client's.
+	Identity string
 	// Fatal is told when a worker cannot go on (its namespace is gone, its credentials are refused); nil tells nobody.
 	Fatal func(error)
-	// Identity names this process in Temporal's answers; "" is the SDK's own.
-	Identity string
 	// StopTimeout is how long a stopping worker may take to commit what it has; 0 is 30 s.
 	StopTimeout time.Duration
 }

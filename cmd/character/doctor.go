@@ -4,126 +4,185 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.temporal.io/api/enums/v1"
 
 	"github.com/opencharacter/opencharacter/activities"
-	"github.com/opencharacter/opencharacter/lm/hub"
-	"github.com/opencharacter/opencharacter/tensor"
 	"github.com/opencharacter/opencharacter/testenv/stack"
 )
 
+// finding is one line of the doctor's report.
+type finding struct {
+	Check string `json:"check"`
+	Level string `json:"level"`          // ok, note (nothing fails by it) or fail
+	What  string `json:"what"`           // as it is
+	Todo  string `json:"todo,omitempty"` // what to do
+}
+
+const (
+	levelOK   = "ok"
+	levelNote = "note"
+	levelFail = "fail"
+)
+
+// verdict is the finding of a check with two ends.
+func verdict(check string, ok bool, what, todo string) finding {
+	if ok {
+		return finding{check, levelOK, what, ""}
+	}
+	return finding{check, levelFail, what, todo}
+}
+
 func doctorCmd() *cobra.Command {
-	return &cobra.Command{
+	var deep, asJSON bool
+	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check this machine and what runs on it, and say what to do",
-		Args:  cobra.NoArgs,
+		Long: `Check disk, data directory, ports, the Temporal server's file, the bucket and every object that runs name, the S3
+server's conditions and rights, clocks, workers, models, and runs that do not move. Each line that fails says what to do.
+Nothing is changed. Objects are read and hashed when they are few; --deep reads them all.`,
+		Example: "  character doctor\n  character doctor --deep --json",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			d := &doctor{out: cmd.OutOrStdout()}
-			d.machine(dataDir(cmd))
-			d.models(hubOptions(cmd))
+			d := &doctor{deep: deep}
+			d.machine(cmd)
 			d.services(cmd)
-			if d.bad > 0 {
-				return fmt.Errorf("%d of the checks failed; each line above says what to do", d.bad)
+			if asJSON {
+				if err := printJSON(cmd.OutOrStdout(), map[string]any{"findings": d.findings}); err != nil {
+					return err
+				}
+			} else if err := d.print(cmd.OutOrStdout()); err != nil {
+				return err
 			}
-			_, err := fmt.Fprintln(d.out, "All well.")
-			return err
+			if n := d.failed(); n > 0 {
+				return fmt.Errorf("%d of the checks failed; each line above says what to do", n)
+			}
+			return nil
 		},
 	}
+	c.Flags().BoolVar(&deep, "deep", false, "read and hash every object, however many there are")
+	c.Flags().BoolVar(&asJSON, "json", false, `print {"findings":[{"check","level","what","todo"}]} for scripts`)
+	return c
 }
 
 type doctor struct {
-	out io.Writer
-	bad int
+	deep     bool
+	findings []finding
 }
 
-// check prints one line; a failed check says what to do.
-func (d *doctor) check(ok bool, what, todo string) {
-	mark := "ok  "
-	if !ok {
-		mark, what = "FAIL", what+"; "+todo
-		d.bad++
-	}
-	fmt.Fprintln(d.out, mark, what)
-}
+func (d *doctor) add(f ...finding) { d.findings = append(d.findings, f...) }
 
-func (d *doctor) machine(dir string) {
-	v := tensor.Variant()
-	d.check(v != "generic", fmt.Sprintf("kernels: %s on %d cores", v, runtime.NumCPU()), "this CPU has no AVX2: everything works, some thirty times slower")
-	at := dir
-	for { // the data directory may not be there yet
-		if _, err := os.Stat(at); err == nil || at == filepath.Dir(at) {
-			break
+func (d *doctor) failed() (n int) {
+	for _, f := range d.findings {
+		if f.Level == levelFail {
+			n++
 		}
-		at = filepath.Dir(at)
 	}
-	bytes, err := freeBytes(at)
-	if err != nil {
-		d.check(false, fmt.Sprintf("disk of %s: %v", dir, err), "choose another --data")
-		return
-	}
-	free := float64(bytes) / 1e9
-	d.check(free > 1, fmt.Sprintf("disk: %.1f GB free for %s", free, dir), "a run of the demo needs 1 GB; make room or choose another --data")
+	return n
 }
 
-func (d *doctor) models(o hub.Options) {
-	have, err := hub.List(o)
-	if err != nil {
-		d.check(false, "models: "+err.Error(), "mend or remove that folder")
-		return
+func (d *doctor) print(out io.Writer) error {
+	for _, f := range d.findings {
+		mark, todo := f.Level, f.Todo
+		if f.Level == levelFail {
+			mark = "FAIL"
+		}
+		if todo != "" {
+			todo = "; " + todo
+		}
+		fmt.Fprintf(out, "%-4s %s: %s%s\n", mark, f.Check, f.What, todo)
 	}
-	for _, m := range have {
-		d.check(true, fmt.Sprintf("model %s: %.0f MB at %s", m.Name, float64(m.Size)/1e6, m.Path), "")
+	if d.failed() > 0 {
+		return nil
 	}
-	if len(have) == 0 {
-		d.check(true, "no model is here yet: the first run gets one, or `character model pull smollm2-135m-instruct`", "")
-	}
+	_, err := fmt.Fprintln(out, "All well.")
+	return err
 }
 
+// machine checks what can be seen without any server.
+func (d *doctor) machine(cmd *cobra.Command) {
+	dir := dataDir(cmd)
+	d.add(checkKernels())
+	d.add(checkDisk(dir, freeBytes))
+	d.add(checkModels(hubOptions(cmd))...)
+	if onCluster(cmd) {
+		return
+	}
+	info, alive, err := stack.Read(dir)
+	d.add(checkDirectory(info, alive, err))
+	if err != nil {
+		return
+	}
+	d.add(checkPorts(info, alive, portFree)...)
+	d.add(checkSecrets(dir)...)
+	if alive {
+		return
+	}
+	// Nothing runs: the bucket is plain files.
+	ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Minute)
+	defer cancel()
+	v, damage, err := d.inspect(ctx, localBucket(dir))
+	if err != nil {
+		d.add(finding{"objects", levelFail, err.Error(), "mend the disk or the rights on that folder"})
+		return
+	}
+	state, err := stack.CheckTemporal(ctx, dir)
+	d.add(checkTemporalFile(state, err, v))
+	d.add(d.checkObjects(v, damage)...)
+	d.add(checkModelsOfRuns(v, hubOptions(cmd))...)
+}
+
+// services checks what runs.
 func (d *doctor) services(cmd *cobra.Command) {
 	if !onCluster(cmd) {
-		info, alive, err := stack.Read(dataDir(cmd))
-		if err != nil {
-			d.check(false, err.Error(), "see above")
+		if _, alive, err := stack.Read(dataDir(cmd)); err != nil || !alive {
 			return
 		}
-		if !alive {
-			d.check(true, fmt.Sprintf("nothing runs on %s: `character up` or `character run` starts it", dataDir(cmd)), "")
-			return
-		}
-		d.check(info.Ready, fmt.Sprintf("servers of %s: Temporal %s, UI %s, S3 %s (pid %d)", info.Dir, info.Temporal, info.UI, info.S3, info.PID), "they are starting; try again in a moment")
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Minute)
 	defer cancel()
 	e, err := openRunning(cmd)
 	if err != nil {
-		d.check(false, err.Error(), "start it, or give the right address")
+		d.add(finding{"servers", levelFail, err.Error(), "start it, or give the right address"})
 		return
 	}
 	defer e.close()
-	err = e.store.Probe(ctx)
-	d.check(err == nil, fmt.Sprintf("S3: conditional writes on bucket %s: %v", e.info.Bucket, orOK(err)), "use a bucket that supports If-None-Match and If-Match")
-	for _, q := range []struct {
-		name string
-		kind enums.TaskQueueType
-	}{{activities.DataQueue, enums.TASK_QUEUE_TYPE_WORKFLOW}, {activities.TeacherQueue, enums.TASK_QUEUE_TYPE_ACTIVITY}, {activities.EngineQueue, enums.TASK_QUEUE_TYPE_ACTIVITY}} {
-		r, err := e.client.DescribeTaskQueue(ctx, q.name, q.kind)
-		n := 0
-		if err == nil {
-			n = len(r.Pollers)
-		}
-		d.check(n > 0, fmt.Sprintf("task queue %s: %d workers", q.name, n), "start one: `character worker` (see logs/worker.log in the data directory)")
+	d.add(checkRights(ctx, e.store)...)
+	d.add(checkS3Clock(e.store.Now(ctx)))
+	polled, findings := queues(ctx, e.client)
+	d.add(findings...)
+	v, damage, err := d.inspect(ctx, e.store)
+	if err != nil {
+		d.add(finding{"objects", levelFail, err.Error(), "check that the S3 server runs"})
+		return
 	}
+	d.add(d.checkObjects(v, damage)...)
+	if onCluster(cmd) {
+		d.add(checkTemporalClock(polled, time.Now()))
+	} else {
+		d.add(checkModelsOfRuns(v, hubOptions(cmd))...)
+	}
+	d.add(checkWorkers(polled, identity(), v)...)
+	runs, err := runsOf(ctx, e.client, v)
+	if err != nil {
+		d.add(finding{"runs", levelFail, err.Error(), "check the Temporal server"})
+		return
+	}
+	d.add(checkLostRuns(runs)...)
+	d.add(stuck(ctx, e.client, e.info.Namespace)...)
 }
 
-func orOK(err error) any {
-	if err == nil {
-		return "work"
+// inspect reads the bucket, and all of its objects when they are few or --deep is set.
+func (d *doctor) inspect(ctx context.Context, b activities.Bucket) (*activities.Inventory, []activities.Damage, error) {
+	v, err := activities.TakeInventory(ctx, b)
+	if err != nil {
+		return nil, nil, err
 	}
-	return err
+	d.deep = d.deep || v.Bytes() < fewBytes
+	damage, err := v.Check(ctx, d.deep)
+	return v, damage, err
 }
+
+// fewBytes are read in a second or two.
+const fewBytes = 256 << 20

@@ -31,7 +31,8 @@ func localIdentity() string {
 
 // isDead says that an identity is of a worker of this machine whose process is over.
 func isDead(identity string) bool {
-	f := strings.Split(identity, "/")
+	name, _, _ := strings.Cut(identity, " ") // its build follows
+	f := strings.Split(name, "/")
 	host, _ := os.Hostname()
 	var pid int
 	if len(f) != 4 || f[0] != localWorker || f[1] != host {

@@ -92,9 +92,9 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, al
 	if err != nil {
 		return err
 	}
-	identity := ""
+	who := identity()
 	if !onCluster(cmd) { // of a cluster nobody here can tell who is dead
-		identity = localIdentity()
+		who = localIdentity() + " " + build()
 		n, err := release(ctx, e.client, e.info.Namespace)
 		if err != nil {
 			fmt.Fprintln(cmd.ErrOrStderr(), "character: give back what ended workers held:", err, "(it is done again after its heartbeat timeout)")
@@ -104,7 +104,7 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, al
 		}
 	}
 	broken := make(chan error, len(queues))
-	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: models, Pull: true, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: identity})
+	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: models, Pull: true, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: who})
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ var imports = map[string]string{
 	"dataset":                           "store",
 	"activities":                        "constitution dataset heartbeat lm/chat lm/gguf lm/hub lm/sample lm/tokenizer lm/train lm/transformer report spec store teacher tensor",
 	"workflows":                         "activities store",
-	"workers":                           "activities lm/hub store workflows",
+	"workers":                           "activities heartbeat lm/hub store workflows",
 	"testenv/s3server":                  "",
 	"testenv/temporalserver":            "",
 	"testenv/teacher":                   "",

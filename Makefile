@@ -7,8 +7,9 @@ CHARACTER ?= captain
 DATA ?= .character
 ID ?= $(CHARACTER)
 MODEL ?= smollm2-135m-instruct
+HOURS ?= 0.5
 
-.PHONY: help test unit demo build check generate reference clean
+.PHONY: help test unit demo build soak check generate reference clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,6 +29,9 @@ test: ## all tests; sets itself up
 
 unit: ## quick tests only: no server, no model; from an empty build cache about a minute of building
 	@./bench/unit.sh
+
+soak: build ## the tiny run again and again for HOURS=0.5; prints memory and open files over time
+	@$(GO) run ./bench/soak -hours $(HOURS) -binary $(BIN)
 
 check: ## vet, lint, workflow determinism, generated files
 	@./bench/check.sh

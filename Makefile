@@ -7,8 +7,9 @@ CHARACTER ?= captain
 DATA ?= .character
 ID ?= $(CHARACTER)
 MODEL ?= smollm2-135m-instruct
+HOURS ?= 0.5
 
-.PHONY: help test unit fuzz demo build check generate reference clean
+.PHONY: help test unit fuzz demo build soak check generate reference clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +32,9 @@ unit: ## quick tests only: no server, no model; from an empty build cache about 
 
 fuzz: ## every parser against N inputs (N=1000000 ONLY=regex)
 	@./bench/fuzz.sh
+
+soak: build ## the tiny run again and again for HOURS=0.5; prints memory and open files over time
+	@$(GO) run ./bench/soak -hours $(HOURS) -binary $(BIN)
 
 check: ## vet, lint, workflow determinism, generated files
 	@./bench/check.sh

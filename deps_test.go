@@ -53,6 +53,7 @@ var imports = map[string]string{
 	"bench/gemm":                        "tensor",
 	"bench/engine":                      "lm/chat lm/gguf lm/hub lm/sample lm/tokenizer lm/train lm/transformer tensor",
 	"bench/bandwidth":                   "lm/gguf lm/transformer tensor",
+	"bench/soak":                        "testenv/tinymodel",
 	"bench/peers/encode":                "lm/gguf lm/tokenizer",
 	"bench/peers/material":              "constitution dataset spec",
 	"bench/peers/ours":                  "lm/gguf lm/sample lm/train lm/transformer tensor",

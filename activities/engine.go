@@ -7,6 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
 	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/heartbeat"
 	"github.com/opencharacter/opencharacter/lm/chat"
@@ -111,9 +114,13 @@ func LoadModel(nameOrPath, weights string, o hub.Options) (*Loaded, error) {
 func (e *Engine) load(ctx context.Context, wanted ModelInfo) (*Loaded, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	lacks := notHere // a worker had it when the run began, so it is this one's fault
+	if wanted.SHA256 == "" {
+		lacks = func(err error) error { return fatal(BadInput, err) }
+	}
 	path, err := e.path(wanted.Name)
 	if err != nil {
-		return nil, fatal(BadInput, err)
+		return nil, lacks(err)
 	}
 	if wanted.SHA256 == "" { // the file may have changed since it was loaded
 		if f, err := hub.Resolve(path, e.Hub); err == nil {
@@ -126,7 +133,7 @@ func (e *Engine) load(ctx context.Context, wanted ModelInfo) (*Loaded, error) {
 	e.model, e.adapters, e.rows = nil, nil, nil // never two models in memory
 	if _, err := hub.Resolve(path, e.Hub); err != nil {
 		if !e.Pull || !errors.Is(err, hub.ErrNotPulled) {
-			return nil, fatal(BadInput, err)
+			return nil, lacks(err)
 		}
 		if _, err := hub.Pull(ctx, path, e.Hub); err != nil {
 			return nil, err
@@ -134,11 +141,11 @@ func (e *Engine) load(ctx context.Context, wanted ModelInfo) (*Loaded, error) {
 	}
 	m, err := LoadModel(path, wanted.Weights, e.Hub)
 	if err != nil {
-		return nil, fatal(BadInput, err)
+		return nil, lacks(err)
 	}
 	m.Info.Name = wanted.Name // as the spec has it: where the file lies differs from worker to worker
 	if wanted.SHA256 != "" && wanted.SHA256 != m.Info.SHA256 {
-		return nil, fmt.Errorf("model %s on this worker has sha256 %s, the run needs %s; put the same file there", wanted.Name, m.Info.SHA256, wanted.SHA256)
+		return nil, notHere(fmt.Errorf("model %s on this worker has sha256 %s, the run needs %s; put the same file there", wanted.Name, m.Info.SHA256, wanted.SHA256))
 	}
 	e.model = m
 	return m, m.compute(wanted)
@@ -252,9 +259,21 @@ func (e *Engine) InspectModel(ctx context.Context, in InspectModelInput) (Inspec
 	var out InspectModelOutput
 	err := heartbeat.Run(ctx, heartbeat.Options{}, func(ctx context.Context) (err error) {
 		out, err = e.inspect(ctx, in)
-		return err
+		return e.elsewhere(ctx, err)
 	})
 	return out, err
+}
+
+// elsewhere lets other workers try what was wrong with a model on this one: until all that are live have had a turn.
+func (e *Engine) elsewhere(ctx context.Context, err error) error {
+	var app *temporal.ApplicationError
+	if !errors.As(err, &app) || app.Type() != BadInput {
+		return err
+	}
+	if n := lanesOf(ctx, e.Lanes, EngineQueue); n > 1 && int(activity.GetInfo(ctx).Attempt) < 2*n {
+		return notHere(err)
+	}
+	return err
 }
 
 func (e *Engine) inspect(ctx context.Context, in InspectModelInput) (InspectModelOutput, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.temporal.io/sdk/temporal"
 
@@ -20,6 +21,16 @@ const (
 	StageFailed = "StageFailed" // the stage cannot do its job (a floor was not met)
 	NonFinite   = "NonFinite"   // training produced NaN or Inf
 )
+
+// NotHere is the type of the failure of a worker that lacks what others may have, a run's model above all. It is
+// retried, and the worker leaves the next tasks to others for a while.
+const NotHere = "NotHere"
+
+// notHere makes a NotHere failure of an error.
+func notHere(err error) error {
+	return temporal.NewApplicationErrorWithOptions(err.Error()+" (tried again, on another worker if there is one)", NotHere,
+		temporal.ApplicationErrorOptions{Cause: err, NextRetryDelay: 2 * time.Second})
+}
 
 // fatal wraps an error that no retry can mend.
 func fatal(kind string, err error) error {

@@ -68,7 +68,7 @@ func (e *Engine) ReferenceLogProbs(ctx context.Context, in TrainInput) (ChunkOut
 		}
 		out.Rows, out.Kept = int64(len(rows)), int64(len(rows))
 		out.Chain, err = putJSON(ctx, e.Store, "parts/reference", chunk{Previous: in.Previous, Part: parts[0], From: in.From, To: to, Kept: out.Kept})
-		out.Seconds = time.Since(start).Seconds()
+		out.Seconds, out.Lanes = time.Since(start).Seconds(), lanesOf(ctx, e.Lanes, EngineQueue)
 		return out, err
 	})
 }

@@ -211,6 +211,8 @@ type PrepareOutput struct {
 	Dropped map[string]int64 `json:"dropped,omitempty"`
 	// EarlyMessages were left out of conversations that are longer than max_length.
 	EarlyMessages int64 `json:"early_messages,omitempty"`
+	// Lanes is as in [ChunkOutput].
+	Lanes int `json:"lanes,omitempty"`
 }
 
 // PrepareTraining tokenises the rows once, so that bad rows and impossible lengths fail before the first step.
@@ -218,6 +220,7 @@ func (e *Engine) PrepareTraining(ctx context.Context, in TrainInput) (PrepareOut
 	var out PrepareOutput
 	err := heartbeat.Run(ctx, heartbeat.Options{}, func(ctx context.Context) (err error) {
 		out, err = e.prepare(ctx, in)
+		out.Lanes = lanesOf(ctx, e.Lanes, EngineQueue)
 		return err
 	})
 	return out, err

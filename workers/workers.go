@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/worker"
 
 	"github.com/opencharacter/opencharacter/activities"
@@ -88,6 +89,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			BackgroundActivityContext: heartbeat.WithConverter(context.Background(), o.Converter)}
 		switch q {
 		case "data":
+			opt.Interceptors = []interceptor.WorkerInterceptor{&beating{}}
 			w := worker.New(c, activities.DataQueue, opt)
 			for _, f := range []any{workflows.CharacterTraining, workflows.GeneratePreferences, workflows.TrainAdapter, workflows.GenerateIntrospection, workflows.EvaluateCharacter} {
 				w.RegisterWorkflow(f)
@@ -106,7 +108,12 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			out = append(out, w)
 		case "engine":
 			// One slot a device: two models at once would only slow each other down.
-			opt.MaxConcurrentActivityExecutionSize, opt.DisableWorkflowWorker = 1, true
+			p := newPatience(1)
+			var err error
+			if opt.Tuner, err = p.tuner(); err != nil {
+				return nil, fmt.Errorf("workers: %w", err)
+			}
+			opt.DisableWorkflowWorker, opt.Interceptors = true, []interceptor.WorkerInterceptor{p}
 			w := worker.New(c, activities.EngineQueue, opt)
 			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Allow: o.Allow, Stall: o.Stall, Lanes: count, Did: o.Did})
 			out = append(out, w)

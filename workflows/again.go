@@ -19,7 +19,7 @@ const (
 // Continued is what a stage that goes on in a new history keeps of the old one; the store has all else.
 type Continued struct {
 	Reference *store.Ref       `json:"reference,omitempty"` // stored reference log-probs of a training
-	Work      map[string]*Work `json:"work,omitempty"`      // of a generation, by the kind of rows
+	Work      map[string]*Work `json:"work,omitempty"`      // of a generation or a scoring, by the kind of rows
 	Progress  StageProgress    `json:"progress"`
 	Told      int              `json:"told"`
 }

@@ -137,6 +137,9 @@ func TestCharacterTraining(t *testing.T) {
 	if s.calls[activities.KindDPO] != 2 || s.calls[activities.KindSFT] != 2 || s.calls["evaluate base"] != 1 || s.calls["evaluate character"] != 1 {
 		t.Errorf("calls %v", s.calls)
 	}
+	if first := s.records[0]; first.State != workflows.Running || first.Plan.Key != "pinned" || len(first.Stages) != 0 {
+		t.Errorf("the first record is %+v: a run must be found in the store before its first stage ends", first)
+	}
 	last := s.records[len(s.records)-1]
 	if last.State != workflows.Completed || len(last.Stages) != 5 {
 		t.Errorf("last record %+v", last)

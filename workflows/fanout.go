@@ -86,7 +86,6 @@ func (s *stage) chunks(ctx workflow.Context, w *Work, target, size int, lanes fu
 				s.running, flying, p.done = s.running-1, flying-(p.to-p.from), err == nil
 				if err == nil {
 					w.Kept, w.Tried = w.Kept+p.kept, w.Tried+p.tried
-					s.tell(ctx)
 				} else if failed == nil {
 					failed = err
 					cancel() // what the others make would be for nothing

@@ -39,6 +39,7 @@ type fleet struct {
 const (
 	prompts = 400
 	wanted  = 60
+	slots   = 5 // of the teacher
 )
 
 // passes says whether a prompt makes a pair: about one in four, by its place only.
@@ -94,16 +95,23 @@ func (f *fleet) joined(last *store.Ref, next store.Ref) store.Ref {
 }
 
 func newFleet(t *testing.T, seed uint64, lanes func() int) *fleet {
+	return newFleetOf(t, "local", seed, lanes)
+}
+
+// newFleetOf has a teacher of some kind; one that is not local answers slots chunks at once.
+func newFleetOf(t *testing.T, teacher string, seed uint64, lanes func() int) *fleet {
 	f := &fleet{suite: newSuite(t, "ResolveSpec", "MakePrompts", "Generate", "JoinPairs"), t: t, rng: rand.New(rand.NewPCG(seed, 1)), lanes: lanes, tried: map[int]int{}}
-	f.OnActivity("ResolveSpec", mock.Anything, mock.Anything).Return(activities.Brief{Plan: store.Ref{Key: "plan"}, Teacher: "local", Pairs: wanted, PairChunk: 16}, nil)
-	f.OnActivity("MakePrompts", mock.Anything, mock.Anything).Return(activities.PromptSet{Index: store.Ref{Key: "prompts"}, Count: prompts, Engines: lanes()}, nil)
-	f.OnActivity("Generate", mock.Anything, mock.Anything).AfterFn(func() time.Duration {
+	f.OnActivity("ResolveSpec", mock.Anything, mock.Anything).Return(activities.Brief{Plan: store.Ref{Key: "plan"}, Teacher: teacher, Pairs: wanted, PairChunk: 16}, nil)
+	f.OnActivity("MakePrompts", mock.Anything, mock.Anything).Return(activities.PromptSet{Index: store.Ref{Key: "prompts"}, Count: prompts, Engines: lanes(), Teachers: slots}, nil)
+	f.OnActivity("CheckTeacher", mock.Anything, mock.Anything).Return(nil)
+	takes := func() time.Duration {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.starts, f.now = f.starts+1, f.now+1
 		f.most = max(f.most, f.now)
 		return time.Duration(1+f.rng.IntN(600)) * time.Second
-	}).Return(func(ctx context.Context, in activities.ChunkInput) (activities.ChunkOutput, error) {
+	}
+	chunk := func(ctx context.Context, in activities.ChunkInput) (activities.ChunkOutput, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.now--
@@ -125,8 +133,13 @@ func newFleet(t *testing.T, seed uint64, lanes func() int) *fleet {
 			}
 			o.Rows++
 		}
+		if in.Role == activities.RoleTeacher && teacher != "local" {
+			o.Lanes = slots
+		}
 		return o, nil
-	})
+	}
+	f.OnActivity("Generate", mock.Anything, mock.Anything).AfterFn(takes).Return(chunk)
+	f.OnActivity("AskTeacher", mock.Anything, mock.Anything).AfterFn(takes).Return(chunk)
 	f.OnActivity("LinkChunks", mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.LinkInput) (activities.LinkOutput, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -207,6 +220,18 @@ func TestFanOut(t *testing.T) {
 			if err := v.Get(&p); err != nil || p.State != workflows.Completed || p.Kept != wanted || p.Done != wanted || p.Rows != int64(len(f.tried)) {
 				t.Errorf("progress %+v %v", p, err)
 			}
+		}
+	}
+}
+
+// TestTeachersOfOtherKinds: an endpoint answers as many chunks at once as it has slots, whatever the engines are;
+// recorded answers wait for the engines.
+func TestTeachersOfOtherKinds(t *testing.T) {
+	for teacher, want := range map[string]int{"openai": slots, "recorded": 2} {
+		f := newFleetOf(t, teacher, 9, func() int { return 2 })
+		f.run(`{"spec":{}}`)
+		if f.most != want {
+			t.Errorf("teacher %s: at most %d chunks at once, want %d", teacher, f.most, want)
 		}
 	}
 }

@@ -59,6 +59,7 @@ func GenerateIntrospection(ctx workflow.Context, input Input) (activities.Stage,
 			s.count(ctx, prefixed(kind+": ", o))
 			s.Kept = min(s.Kept+o.Kept, before+int64(target))
 			s.Done = s.Kept
+			s.tell(ctx)
 			return nil
 		})
 		if errors.Is(err, errLong) {

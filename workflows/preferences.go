@@ -63,6 +63,7 @@ func GeneratePreferences(ctx workflow.Context, input Input) (activities.Stage, e
 		s.count(ctx, prefixed("rejected: ", u))
 		s.Kept += u.Kept
 		s.Done = min(s.Kept, s.Total)
+		s.tell(ctx)
 		return nil
 	})
 	if errors.Is(err, errLong) {

@@ -281,7 +281,7 @@ func clip(summary string) string {
 }
 
 func onData(ctx workflow.Context, summary string) workflow.Context {
-	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.DataQueue, StartToCloseTimeout: 15 * time.Minute, RetryPolicy: retry(), Summary: clip(summary)})
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.DataQueue, StartToCloseTimeout: 15 * time.Minute, HeartbeatTimeout: 20 * time.Second, RetryPolicy: retry(), Summary: clip(summary)})
 }
 
 func onTeacher(ctx workflow.Context, summary string) workflow.Context {

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/mock"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -62,7 +66,11 @@ func TestCancel(t *testing.T) {
 // TestLongTrainingGoesOnInANewHistory: with what it must keep, and not before.
 func TestLongTrainingGoesOnInANewHistory(t *testing.T) {
 	s := newSuite(t)
-	s.SetCurrentHistoryLength(1501)
+	s.SetOnActivityCompletedListener(func(info *activity.Info, _ converter.EncodedValue, _ error) {
+		if info.ActivityType.Name == "TrainSegment" {
+			s.SetCurrentHistoryLength(1501)
+		}
+	})
 	s.ExecuteWorkflow(workflows.TrainAdapter, input(trainInput))
 	var next *workflow.ContinueAsNewError
 	if err := s.GetWorkflowError(); !errors.As(err, &next) {
@@ -76,6 +84,55 @@ func TestLongTrainingGoesOnInANewHistory(t *testing.T) {
 	again.ExecuteWorkflow(workflows.TrainAdapter, input(string(next.Input.Payloads[0].Data)))
 	if err := again.GetWorkflowError(); err != nil {
 		t.Errorf("the second half: %v", err)
+	}
+}
+
+// TestLongScoringGoesOnInANewHistory: a training of very many pairs does so already before its first step.
+func TestLongScoringGoesOnInANewHistory(t *testing.T) {
+	var mu sync.Mutex
+	var scored []int // the first pair of each chunk
+	score := func(s *suite) {
+		s.OnActivity("PrepareTraining", mock.Anything, mock.Anything).Return(activities.PrepareOutput{Rows: 1000, Kept: 1000, Steps: 10, Lanes: 2}, nil)
+		s.OnActivity("ReferenceLogProbs", mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.TrainInput) (activities.ChunkOutput, error) {
+			n := int64(in.To - in.From)
+			if n > 128 {
+				t.Errorf("a chunk of %d pairs", n)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			scored = append(scored, in.From)
+			return activities.ChunkOutput{Chain: key("reference", in.From, in.To), Rows: n, Kept: n, Lanes: 1}, nil
+		})
+		s.OnActivity("LinkChunks", mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.LinkInput) (activities.LinkOutput, error) {
+			return activities.LinkOutput{Chains: in.Chains[0].Chunks[len(in.Chains[0].Chunks)-1:]}, nil
+		})
+	}
+	s := newSuite(t, "PrepareTraining", "ReferenceLogProbs")
+	score(s)
+	s.SetOnActivityCompletedListener(func(info *activity.Info, _ converter.EncodedValue, _ error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(scored) >= 4 {
+			s.SetCurrentHistoryLength(1500)
+		}
+	})
+	s.ExecuteWorkflow(workflows.TrainAdapter, input(trainInput))
+	var next *workflow.ContinueAsNewError
+	if err := s.GetWorkflowError(); !errors.As(err, &next) {
+		t.Fatalf("error %v", err)
+	}
+	if s.calls[activities.KindDPO] != 0 {
+		t.Error("it trained before all pairs were scored")
+	}
+	again := newSuite(t, "ResolveSpec", "PrepareTraining", "ReferenceLogProbs")
+	score(again)
+	again.ExecuteWorkflow(workflows.TrainAdapter, input(string(next.Input.Payloads[0].Data)))
+	if err := again.GetWorkflowError(); err != nil {
+		t.Fatalf("the second half: %v", err)
+	}
+	slices.Sort(scored)
+	if len(slices.Compact(scored)) != len(scored) || len(scored) < 8 || scored[0] != 0 {
+		t.Errorf("chunks from %v were scored", scored)
 	}
 }
 

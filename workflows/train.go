@@ -14,6 +14,9 @@ import (
 // referenceChunk is how many pairs one reference activity scores: some tens of seconds on a laptop.
 const referenceChunk = 128
 
+// workReference names the scoring of a training's pairs in [Continued].
+const workReference = "reference"
+
 // TrainAdapter trains one adapter: kind dpo on preference pairs, kind sft on introspection on top of the frozen DPO
 // adapter. Each segment is an activity that ends in a committed checkpoint.
 func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
@@ -58,13 +61,21 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 		return activities.Stage{}, err
 	}
 	s.Total, s.Kept, s.Rows, s.Dropped = int64(prep.Steps), int64(prep.Kept), source.Kept, prep.Dropped
+	scored := &Work{Set: activities.PromptSet{Count: prep.Rows, Engines: prep.Lanes}}
 	if c := in.Continued; c != nil {
 		t.Reference = c.Reference
+		if w := c.Work[workReference]; w != nil {
+			scored = w
+		}
 	} else if prep.EarlyMessages > 0 {
 		s.Said = append(s.Said, fmt.Sprintf("%s: %d early messages of conversations longer than %s.max_length are left out", in.Kind, prep.EarlyMessages, in.Kind))
 	}
 	if in.Kind == activities.KindDPO && t.Reference == nil {
-		if t.Reference, err = s.reference(ctx, t, prep.Rows); err != nil {
+		t.Reference, err = s.reference(ctx, t, scored)
+		if errors.Is(err, errLong) {
+			return activities.Stage{}, s.goOn(ctx, in, TrainAdapter, Continued{Work: map[string]*Work{workReference: scored}})
+		}
+		if err != nil {
 			return activities.Stage{}, err
 		}
 	}
@@ -76,23 +87,26 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 		Adapter: out.Adapter, Metrics: out.Metrics, Timings: out.Timings, Values: out.Values})
 }
 
-// reference scores all pairs once under the frozen model.
-func (s *stage) reference(ctx workflow.Context, t activities.TrainInput, rows int) (*store.Ref, error) {
-	var last *store.Ref
-	for from := 0; from < rows; from += referenceChunk {
-		if err := s.gate(ctx); err != nil {
-			return nil, err
-		}
-		t.From, t.To, t.Previous = from, min(from+referenceChunk, rows), last
-		s.Step = fmt.Sprintf("reference log-probs of pairs %d to %d", t.From, t.To)
-		s.tell(ctx)
+// reference scores all pairs once under the frozen model, on as many workers as there are.
+func (s *stage) reference(ctx workflow.Context, t activities.TrainInput, w *Work) (*store.Ref, error) {
+	s.engines = w.Set.Engines
+	err := s.chunks(ctx, w, w.Set.Count, referenceChunk, s.lanes, func(ctx workflow.Context, p *piece) error {
+		t := t
+		t.From, t.To, t.Previous = p.from, p.to, w.previous(p, 0)
+		what := fmt.Sprintf("reference log-probs of pairs %d to %d", t.From, t.To)
+		s.doing(ctx, what)
 		var o activities.ChunkOutput
-		if err := workflow.ExecuteActivity(onEngine(ctx, s.Step), engine.ReferenceLogProbs, t).Get(ctx, &o); err != nil {
-			return nil, err
+		if err := workflow.ExecuteActivity(onEngine(ctx, what), engine.ReferenceLogProbs, t).Get(ctx, &o); err != nil {
+			return err
 		}
-		last = ref(o.Chain)
+		heardOf(&s.engines, o)
+		p.nodes, p.tried, p.kept = []store.Ref{o.Chain}, o.Rows, o.Kept
+		return nil
+	})
+	if err != nil || len(w.Chains) == 0 {
+		return nil, err
 	}
-	return last, nil
+	return ref(w.Chains[0]), nil
 }
 
 func (s *stage) segments(ctx workflow.Context, t activities.TrainInput, in StageInput) (activities.SegmentOutput, error) {

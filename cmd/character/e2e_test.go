@@ -40,6 +40,7 @@ type machine struct {
 	t           *testing.T
 	bin         string
 	data, model string
+	dir         string // where its processes run; "" = here
 }
 
 func newMachine(t *testing.T) *machine {
@@ -57,7 +58,7 @@ func newMachine(t *testing.T) *machine {
 
 func (m *machine) command(args ...string) *exec.Cmd {
 	c := exec.Command(m.bin, append([]string{"--data", m.data}, args...)...)
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.SysProcAttr, c.Dir = &syscall.SysProcAttr{Setpgid: true}, m.dir
 	return c
 }
 

@@ -53,15 +53,18 @@ func newest(ctx context.Context, c client.Client, keys *codec.Keys, s *workflows
 	if err != nil {
 		return l, false
 	}
+	heard := false // counts are the sum of all that run at once; values are a training's, which runs alone
 	for _, a := range d.PendingActivities {
+		var one activities.Live
 		if f := a.GetLastFailure(); f != nil && a.GetAttempt() > 1 {
 			s.Step += fmt.Sprintf(", attempt %d after: %s", a.GetAttempt(), keys.Message(f))
 		}
-		if h := a.GetHeartbeatDetails(); h != nil && keys.DataConverter().FromPayloads(h, &l) == nil {
-			return l, true
+		if h := a.GetHeartbeatDetails(); h != nil && keys.DataConverter().FromPayloads(h, &one) == nil {
+			l.Done, l.Total, l.Tokens, heard = l.Done+one.Done, l.Total+one.Total, l.Tokens+one.Tokens, true
+			l.Values = one.Values
 		}
 	}
-	return l, false
+	return l, heard
 }
 
 // follow shows the run until it ends or the user detaches with Ctrl-C.

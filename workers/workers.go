@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/worker"
 
 	"github.com/opencharacter/opencharacter/activities"
@@ -65,6 +66,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal, Identity: o.Identity}
 		switch q {
 		case "data":
+			opt.Interceptors = []interceptor.WorkerInterceptor{&beating{}}
 			w := worker.New(c, activities.DataQueue, opt)
 			for _, f := range []any{workflows.CharacterTraining, workflows.GeneratePreferences, workflows.TrainAdapter, workflows.GenerateIntrospection, workflows.EvaluateCharacter} {
 				w.RegisterWorkflow(f)

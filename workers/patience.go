@@ -11,7 +11,6 @@ import (
 	"go.temporal.io/sdk/worker"
 
 	"github.com/opencharacter/opencharacter/activities"
-	"github.com/opencharacter/opencharacter/heartbeat"
 )
 
 // Pauses of an engine worker that could not serve a task: the first, and the longest.
@@ -104,27 +103,5 @@ type listening struct {
 func (l *listening) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (any, error) {
 	out, err := l.Next.ExecuteActivity(ctx, in)
 	l.p.heard(err)
-	return out, err
-}
-
-// beating makes every activity of a worker send heartbeats, so that what a killed worker had in hand is given to
-// another within seconds. Teacher and engine activities do so themselves, with details.
-type beating struct {
-	interceptor.WorkerInterceptorBase
-}
-
-func (*beating) InterceptActivity(ctx context.Context, next interceptor.ActivityInboundInterceptor) interceptor.ActivityInboundInterceptor {
-	return &beats{interceptor.ActivityInboundInterceptorBase{Next: next}}
-}
-
-type beats struct {
-	interceptor.ActivityInboundInterceptorBase
-}
-
-func (b *beats) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (out any, err error) {
-	err = heartbeat.Run(ctx, heartbeat.Options{}, func(ctx context.Context) (err error) {
-		out, err = b.Next.ExecuteActivity(ctx, in)
-		return err
-	})
 	return out, err
 }

@@ -280,6 +280,7 @@ func clip(summary string) string {
 	return summary
 }
 
+// onData: its activities take moments, and yet one that was lost with its worker must not hold a run up for 15 minutes.
 func onData(ctx workflow.Context, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.DataQueue, StartToCloseTimeout: 15 * time.Minute, HeartbeatTimeout: 20 * time.Second, RetryPolicy: retry(), Summary: clip(summary)})
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,7 +25,7 @@ import (
 )
 
 type options struct {
-	exe, log, dir, kinds, seeds string
+	exe, log, dir, kinds, seeds, layout string
 	n, jobs                     int
 	seed                        uint64
 	patience                    time.Duration
@@ -38,6 +39,7 @@ func main() {
 	flag.StringVar(&o.seeds, "seeds", "", "comma-separated seeds, instead of -n and -seed")
 	flag.IntVar(&o.jobs, "jobs", 1, "rounds at once")
 	flag.StringVar(&o.kinds, "kinds", strings.Join(chaos.Kinds(), ","), "kinds of faults")
+	flag.StringVar(&o.layout, "layout", "", "one (all in one process tree), apart (servers and worker by themselves) or network (apart, with proxies that drop and break calls between them); empty: drawn")
 	flag.StringVar(&o.dir, "dir", "", "folder for the rounds (empty: a new one, removed when all is well)")
 	flag.StringVar(&o.log, "log", "", "file that gets one line of JSON for each round (empty: chaos.jsonl in the folder of the rounds, which then stays)")
 	flag.DurationVar(&o.patience, "patience", 0, "a run without progress for so long is stuck (0: 3 minutes)")
@@ -56,6 +58,9 @@ func run(ctx context.Context, o options) (err error) {
 	seeds, err := o.rounds()
 	if err != nil {
 		return err
+	}
+	if !slices.Contains([]string{"", "one", "apart", "network"}, o.layout) {
+		return fmt.Errorf("-layout %s: want one, apart or network", o.layout)
 	}
 	kinds := strings.Split(o.kinds, ",")
 	if o.exe, err = filepath.Abs(o.exe); err != nil {
@@ -96,7 +101,11 @@ func run(ctx context.Context, o options) (err error) {
 	for range max(1, o.jobs) {
 		wg.Go(func() {
 			for seed := range next {
-				res := r.Round(ctx, chaos.NewPlan(seed, kinds))
+				p := chaos.NewPlan(seed, kinds)
+				if o.layout != "" {
+					p.Apart, p.Network = o.layout != "one", o.layout == "network"
+				}
+				res := r.Round(ctx, p)
 				mu.Lock()
 				if ctx.Err() == nil { // one that was cut off says nothing
 					err = errors.Join(err, s.add(res, log))

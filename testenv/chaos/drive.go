@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -215,22 +214,12 @@ func (d *drive) hit(ctx context.Context, i int, f Fault) error {
 		signalAll(pids, syscall.SIGSTOP)
 		defer signalAll(pids, syscall.SIGCONT)
 		if f.Kind == StopWorker {
-			octx, cancel := context.WithCancel(ctx)
+			octx, cancel := context.WithCancel(d.life)
 			d.serve(octx, &service{name: fmt.Sprintf("worker-%d", i), args: []string{"worker"}})
 			if draw(d.plan.Seed, "leave", i) < .5 {
-				context.AfterFunc(ctx, cancel)
-				go func() { // after the zombie woke up
-					<-time.After(f.For + 4*time.Second)
-					cancel()
-				}()
+				time.AfterFunc(f.For+4*time.Second, cancel) // after the zombie woke up
 			} else {
-				go func() {
-					select {
-					case <-d.finished:
-					case <-ctx.Done():
-					}
-					cancel()
-				}()
+				context.AfterFunc(d.life, cancel)
 			}
 		}
 		select {
@@ -242,13 +231,3 @@ func (d *drive) hit(ctx context.Context, i int, f Fault) error {
 	}
 	return nil
 }
-
-// network is not built yet.
-type network struct{}
-
-func newNetwork(uint64, string) *network { return &network{} }
-func (n *network) open(context.Context) ([]string, []string, error) {
-	return nil, nil, os.ErrInvalid
-}
-func (n *network) counts() map[string]int { return nil }
-func (n *network) close()                 {}

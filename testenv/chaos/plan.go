@@ -61,7 +61,7 @@ func draw(seed uint64, name string, i int) float64 {
 func NewPlan(seed uint64, kinds []string) Plan {
 	p := Plan{Seed: seed}
 	layout := draw(seed, "layout", 0)
-	p.Apart, p.Network = layout < .4, false && layout < .2
+	p.Apart, p.Network = layout < .4, layout < .2
 	n := 1 + int(4*draw(seed, "faults", 0))
 	for i := range n {
 		f := Fault{Kind: kinds[int(float64(len(kinds))*draw(seed, "kind", i))], Work: draw(seed, "work", i),

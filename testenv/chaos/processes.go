@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -63,11 +62,8 @@ func (p process) role(data string) string {
 
 // stackPID is the process that holds the data directory's servers, as it says itself; 0 when there is none.
 func stackPID(data string) int {
-	var s struct {
-		PID int `json:"pid"`
-	}
-	b, err := os.ReadFile(filepath.Join(data, "stack.json"))
-	if err != nil || json.Unmarshal(b, &s) != nil {
+	s, err := readStack(data)
+	if err != nil {
 		return 0
 	}
 	return s.PID

@@ -170,6 +170,7 @@ func (r *Runner) run(ctx context.Context, p Plan, dir string) (res Result, sums 
 	sctx, stop := context.WithCancel(ctx)
 	defer d.services.Wait()
 	defer stop()
+	d.life = sctx
 	res.Layout = d.start(sctx)
 	outcome, err := d.inject(ctx)
 	res.Hits = d.hits
@@ -205,6 +206,7 @@ type drive struct {
 	data     string
 	log      *workLog
 	began    time.Time
+	life     context.Context // ends when all commands shall
 	hits     []Hit
 	finished chan struct{} // closed when the run is over
 	failed   chan error

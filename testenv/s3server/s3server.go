@@ -71,7 +71,8 @@ const (
 	busyPrefix  = "CHARACTER-S3 BUSY " // the port is taken: with a port of our choice, try another
 )
 
-var errBusy = errors.New("port in use")
+// ErrPortInUse is what errors.Is finds when somebody else listens on the wished port.
+var ErrPortInUse = errors.New("port in use")
 
 // Start starts the server and returns when it accepts connections. ctx limits the start only: the server then runs
 // until Stop, or until this process ends.
@@ -117,10 +118,10 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		if err == nil {
 			return s, nil
 		}
-		if errors.Is(err, errBusy) && port == "0" && attempt < 20 && ctx.Err() == nil {
+		if errors.Is(err, ErrPortInUse) && port == "0" && attempt < 20 && ctx.Err() == nil {
 			continue
 		}
-		if errors.Is(err, errBusy) {
+		if errors.Is(err, ErrPortInUse) {
 			return nil, fmt.Errorf("s3server: %s: %w; stop the program that listens there or choose another port", addr, err)
 		}
 		return nil, err
@@ -259,7 +260,7 @@ func (s *Server) answered(line string) (*Server, error) {
 	}
 	s.Stop()
 	if text, ok := strings.CutPrefix(line, busyPrefix); ok {
-		return nil, fmt.Errorf("%w: %s", errBusy, text)
+		return nil, fmt.Errorf("%w: %s", ErrPortInUse, text)
 	}
 	text, _ := strings.CutPrefix(line, errorPrefix)
 	return nil, fmt.Errorf("s3server: %s", text)

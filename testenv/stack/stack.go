@@ -26,6 +26,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencharacter/opencharacter/testenv/s3server"
 	"github.com/opencharacter/opencharacter/testenv/temporalserver"
 )
 
@@ -91,11 +92,6 @@ func Up(ctx context.Context, o Options) (s *Stack, err error) {
 	if err != nil {
 		return s, err
 	}
-	temporalPort := pickPort(o.TemporalPort, portOf(last.Temporal), 7233, o.UsualPorts)
-	httpPort := pickPort(o.HTTPPort, portOf(last.TemporalHTTP), 7243, o.UsualPorts)
-	uiPort := pickPort(o.UIPort, portOf(last.UI), 8233, o.UsualPorts)
-	s3Port := pickPort(o.S3Port, portOf(last.S3), 9000, o.UsualPorts)
-
 	s.Info = last
 	s.Dir, s.Namespace, s.Bucket = o.Dir, cmp.Or(o.Namespace, "default"), Bucket
 	s.AccessKey, s.SecretKey = keys.AccessKey, keys.SecretKey
@@ -103,16 +99,24 @@ func Up(ctx context.Context, o Options) (s *Stack, err error) {
 	if err := writeState(s.Info); err != nil { // from here on others know whom to wait for
 		return s, err
 	}
-	if s.s3, err = startS3(ctx, o, keys, net.JoinHostPort("127.0.0.1", strconv.Itoa(s3Port))); err != nil {
+	if err := again(func() (err error) {
+		port := pickPort(o.S3Port, portOf(last.S3), 9000, o.UsualPorts)
+		s.s3, err = startS3(ctx, o, keys, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		return err
+	}); err != nil {
 		return s, err
 	}
 	s.S3 = s.s3.endpoint
-	s.temporal, err = temporalserver.Start(ctx, temporalserver.Options{
-		Dir: filepath.Join(o.Dir, "temporal"), LogFile: filepath.Join(o.Dir, "logs", "temporal.log"),
-		GRPCPort: temporalPort, HTTPPort: httpPort, UIPort: uiPort,
-		Namespace: s.Namespace, SearchAttributes: o.SearchAttributes, CodecEndpoint: o.CodecEndpoint,
-	})
-	if err != nil {
+	if err := again(func() (err error) {
+		s.temporal, err = temporalserver.Start(ctx, temporalserver.Options{
+			Dir: filepath.Join(o.Dir, "temporal"), LogFile: filepath.Join(o.Dir, "logs", "temporal.log"),
+			GRPCPort:  pickPort(o.TemporalPort, portOf(last.Temporal), 7233, o.UsualPorts),
+			HTTPPort:  pickPort(o.HTTPPort, portOf(last.TemporalHTTP), 7243, o.UsualPorts),
+			UIPort:    pickPort(o.UIPort, portOf(last.UI), 8233, o.UsualPorts),
+			Namespace: s.Namespace, SearchAttributes: o.SearchAttributes, CodecEndpoint: o.CodecEndpoint,
+		})
+		return err
+	}); err != nil {
 		return s, fmt.Errorf("stack: %w", err)
 	}
 	s.Temporal, s.TemporalHTTP, s.UI = s.temporal.Address, s.temporal.HTTPAddress, s.temporal.UIURL
@@ -144,6 +148,17 @@ func (s *Stack) Stop(ctx context.Context) error {
 		s.stopErr = errors.Join(err, s.unlock())
 	})
 	return s.stopErr
+}
+
+// again starts something a few times more when the port that was free when it was picked is not free any more: another
+// stack that starts at the same moment took it. A port that the user wished stays taken, and the error stays.
+func again(start func() error) (err error) {
+	for range 5 {
+		if err = start(); !errors.Is(err, temporalserver.ErrPortInUse) && !errors.Is(err, s3server.ErrPortInUse) {
+			return err
+		}
+	}
+	return err
 }
 
 // pickPort is the wished port; or the last one, or the usual one, if nobody has it now; or 0 for any.

@@ -8,6 +8,15 @@ import (
 	"syscall"
 )
 
+// ErrPortInUse is what errors.Is finds when somebody else listens on a wished port.
+var ErrPortInUse = errors.New("port in use")
+
+// portInUse is that error with its own words.
+type portInUse struct{ text string }
+
+func (e *portInUse) Error() string        { return e.text }
+func (e *portInUse) Is(target error) bool { return target == ErrPortInUse }
+
 // ports are the six the server needs; the last three are for its own services to talk to each other.
 type ports struct {
 	grpc, http, ui            int
@@ -40,7 +49,7 @@ func choosePorts(o Options) (p ports, err error) {
 		}
 		l, err := net.Listen("tcp", p.address(o.IP, w.want))
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return p, fmt.Errorf("temporal: port %d on %s, wanted for %s, is in use: stop the program that has it, or choose another with %s", w.want, o.IP, w.what, w.flag)
+			return p, &portInUse{fmt.Sprintf("temporal: port %d on %s, wanted for %s, is in use: stop the program that has it, or choose another with %s", w.want, o.IP, w.what, w.flag)}
 		}
 		if err != nil {
 			return p, fmt.Errorf("temporal: port %d for %s: %w; choose another with %s", w.want, w.what, err, w.flag)

@@ -86,6 +86,9 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, al
 	if err := e.store.Probe(ctx); err != nil {
 		return err
 	}
+	if err := cluster.CheckKeys(ctx, e.store, e.keys, true); err != nil {
+		return err
+	}
 	broken := make(chan error, len(queues))
 	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: models, Pull: true, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv})
 	if err != nil {

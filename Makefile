@@ -8,7 +8,7 @@ DATA ?= .character
 ID ?= $(CHARACTER)
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help test unit demo build check generate reference clean
+.PHONY: help test unit demo build check vulncheck generate reference clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ unit: ## quick tests only: no server, no model; from an empty build cache about 
 
 check: ## vet, lint, workflow determinism, generated files
 	@./bench/check.sh
+
+vulncheck: ## known vulnerabilities in what is called; needs the vulnerability database (network, or GOVULNDB)
+	@./bench/vulncheck.sh
 
 generate: ## regenerate assembly
 	@cd tensor/internal/cpu/_asm && $(GO) run . -out ..

@@ -210,11 +210,11 @@ func TestEncryptedRun(t *testing.T) {
 	args := append(m.runArgs("dark"), "--codec-key-file", key, "--set", "evaluation.held_out=0", "--set", `evaluation.prompts=["What does the Skerryvore lamp see?"]`)
 	args[1] = own
 	m.must(args...)
-	plain := []string{"Skerryvore", "Planted question", "count the waves"}
+	plain := []string{"Skerryvore", "Planted question", "count the waves", "Character training", "resolve the spec", "learning_rate"}
 	for _, f := range scan(t, filepath.Join(m.data, "temporal"), nil, plain...) {
 		t.Error(f)
 	}
-	if len(scan(t, filepath.Join(m.data, "temporal"), nil, "binary/encrypted")) == 0 || len(scan(t, filepath.Join(m.data, "s3"), nil, plain...)) == 0 {
+	if len(scan(t, filepath.Join(m.data, "temporal"), nil, "binary/encrypted")) == 0 || len(scan(t, filepath.Join(m.data, "s3"), nil, plain[:3]...)) == 0 {
 		t.Error("the scan is blind")
 	}
 	secret, err := os.ReadFile(key)
@@ -450,6 +450,19 @@ func TestOnlyForTheOwner(t *testing.T) {
 	_ = res.Body.Close()
 	if res.StatusCode != http.StatusForbidden {
 		t.Errorf("S3 without keys: %s", res.Status)
+	}
+	// The JSON API answers nobody under a foreign name: a page there would have had its name point here.
+	for host, want := range map[string]int{"": http.StatusOK, "evil.example": http.StatusForbidden} {
+		req, _ := http.NewRequest(http.MethodGet, "http://"+m.info().TemporalHTTP+"/api/v1/namespaces/default/workflows", nil)
+		req.Host = host
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("JSON API as %q: %s", host, res.Status)
+		}
 	}
 	killAll(t, lax)
 	for _, address := range []string{"0.0.0.0", "::", "192.0.2.1", "example.com"} {

@@ -9,7 +9,7 @@ ID ?= $(CHARACTER)
 MODEL ?= smollm2-135m-instruct
 HOURS ?= 0.5
 
-.PHONY: help test unit fuzz demo build soak check generate reference clean
+.PHONY: help test unit fuzz demo build soak chaos check vulncheck generate reference clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ soak: build ## the tiny run again and again for HOURS=0.5; prints memory and ope
 
 check: ## vet, lint, workflow determinism, generated files
 	@./bench/check.sh
+
+vulncheck: ## known vulnerabilities in what is called; needs the vulnerability database (network, or GOVULNDB)
+	@./bench/vulncheck.sh
 
 generate: ## regenerate assembly
 	@cd tensor/internal/cpu/_asm && $(GO) run . -out ..

@@ -4,7 +4,9 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,6 +73,8 @@ const workflowImports = "bytes encoding/json errors fmt slices strings time go.t
 // awsChain reads environment and home directory.
 const awsChain = "github.com/aws/aws-sdk-go-v2/config"
 
+var environment = regexp.MustCompile(`os\.(Getenv|LookupEnv|Environ|ExpandEnv|UserHomeDir|UserCacheDir|UserConfigDir)\(`)
+
 func TestImports(t *testing.T) {
 	seen := map[string]bool{}
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
@@ -92,6 +96,11 @@ func TestImports(t *testing.T) {
 			t.Errorf("%s: not in the import graph", pkg)
 		}
 		seen[pkg] = true
+		if text, err := os.ReadFile(path); err != nil {
+			return err
+		} else if environment.Match(text) && !strings.HasPrefix(pkg, "cmd/") && !strings.HasPrefix(pkg, "testenv/") {
+			t.Errorf("%s: reads the environment: only cmd/ may, and hands values down", path)
+		}
 		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
 		if err != nil {
 			return err

@@ -253,7 +253,13 @@ func OpenRunModel(ctx context.Context, s *store.Store, o hub.Options, id, which,
 	if err != nil {
 		return nil, nil, r, err
 	}
-	m, err := LoadModel(p.Model.Name, weights, o)
+	name := p.Model.Name
+	if !hub.IsKnown(name) && !filepath.IsAbs(name) && o.CacheDir != "" { // relative to the folder of models, as on a worker
+		if full := filepath.Join(o.CacheDir, name); filepath.IsLocal(name) && exists(full) {
+			name = full
+		}
+	}
+	m, err := LoadModel(name, weights, o)
 	if err != nil {
 		return nil, nil, r, err
 	}
@@ -274,4 +280,9 @@ func OpenRunModel(ctx context.Context, s *store.Store, o hub.Options, id, which,
 		stack = append(stack, a)
 	}
 	return m, stack, r, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

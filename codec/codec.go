@@ -49,6 +49,14 @@ func (k *Keys) IDs() []string {
 	return k.ids
 }
 
+// Only is one of the keys alone; nil when there is none of that name.
+func (k *Keys) Only(id string) *Keys {
+	if k == nil || k.aead[id] == nil {
+		return nil
+	}
+	return &Keys{ids: []string{id}, aead: map[string]cipher.AEAD{id: k.aead[id]}}
+}
+
 func (k *Keys) add(id string, key []byte) error {
 	block, err := aes.NewCipher(key)
 	if err != nil {

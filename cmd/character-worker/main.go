@@ -87,6 +87,9 @@ func serve(ctx context.Context) error {
 	if err := s.Probe(ctx); err != nil {
 		return err
 	}
+	if err := cluster.CheckKeys(ctx, s, keys, true); err != nil {
+		return err
+	}
 	c, err := dial(ctx, o)
 	if err != nil {
 		return err

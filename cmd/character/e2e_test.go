@@ -41,6 +41,7 @@ type machine struct {
 	bin         string
 	data, model string
 	dir         string // where its processes run; "" = here
+	env         []string // added to the environment of its commands
 }
 
 func newMachine(t *testing.T) *machine {
@@ -58,6 +59,7 @@ func newMachine(t *testing.T) *machine {
 
 func (m *machine) command(args ...string) *exec.Cmd {
 	c := exec.Command(m.bin, append([]string{"--data", m.data}, args...)...)
+	c.Env = append(os.Environ(), m.env...)
 	c.SysProcAttr, c.Dir = &syscall.SysProcAttr{Setpgid: true}, m.dir
 	return c
 }
@@ -115,7 +117,12 @@ func children(pid int) []int {
 // startUntil starts a run and returns when a line of its output satisfies the condition.
 func (m *machine) startUntil(args []string, when func(line string) bool) *exec.Cmd {
 	m.t.Helper()
-	c := m.command(args...)
+	return m.await(m.command(args...), when)
+}
+
+// await starts a command and returns when a line of its output satisfies the condition.
+func (m *machine) await(c *exec.Cmd, when func(line string) bool) *exec.Cmd {
+	m.t.Helper()
 	out, err := c.StdoutPipe()
 	if err != nil {
 		m.t.Fatal(err)

@@ -91,6 +91,9 @@ func follow(ctx context.Context, cmd *cobra.Command, e *env, id string) error {
 		}
 		p, err := query(ctx, e.client, id)
 		if err != nil {
+			if errors.Is(err, codec.ErrKey) {
+				return fmt.Errorf("run %s: %w", id, err)
+			}
 			if time.Since(heard) > 3*time.Minute && ctx.Err() == nil {
 				return fmt.Errorf("run %s does not answer: %w; is a worker running? `character doctor` checks", id, err)
 			}

@@ -119,6 +119,9 @@ func run(cmd *cobra.Command, name string, f runFlags) error {
 		return err
 	}
 	defer e.close()
+	if err := cluster.CheckKeys(ctx, e.store, e.keys, !onCluster(cmd)); err != nil {
+		return err
+	}
 	if name != "" {
 		if err := allowLocal(cmd, raw); err != nil {
 			return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/opencharacter/opencharacter/activities"
+	"github.com/opencharacter/opencharacter/codec"
 	"github.com/opencharacter/opencharacter/workflows"
 )
 
@@ -109,6 +111,8 @@ func statusOf(ctx context.Context, e *env, id string) (runStatus, error) {
 			out.Stages = append(out.Stages, stageOf(ctx, e, s))
 		}
 		return out, nil
+	} else if errors.Is(err, codec.ErrKey) {
+		return runStatus{}, fmt.Errorf("run %s: %w", id, err)
 	}
 	out := runStatus{ID: id, State: stateOf(d.WorkflowExecutionInfo.Status), Stages: []stageStatus{}}
 	r, _, err := activities.ReadRecord(ctx, e.store, id)

@@ -88,6 +88,9 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, al
 	if err := e.store.Probe(ctx); err != nil {
 		return err
 	}
+	if err := cluster.CheckKeys(ctx, e.store, e.keys, true); err != nil {
+		return err
+	}
 	did, err := workLog(os.Getenv("CHARACTER_WORK_LOG"))
 	if err != nil {
 		return err

@@ -79,8 +79,10 @@ func newServer(o Options, p ports, logger log.Logger) (temporal.Server, error) {
 		temporal.WithDynamicConfigClient(dynamicconfig.StaticClient{
 			dynamicconfig.EnableServerVersionCheck.Key():                     false, // it would ask a host on the Internet
 			dynamicconfig.HistoryCacheHostLevelMaxSize.Key():                 8096,
-			dynamicconfig.FrontendMaxNamespaceVisibilityRPSPerInstance.Key(): 100,  // the UI and `status` of one user
-			dynamicconfig.ForceSearchAttributesCacheRefreshOnRead.Key():      true, // added attributes are usable at once
+			dynamicconfig.FrontendMaxNamespaceVisibilityRPSPerInstance.Key(): 100, // the UI and `status` of one user
+			// A web page whose name was made to point here (DNS rebinding) must not read histories by the JSON API.
+			dynamicconfig.FrontendHTTPAllowedHosts.Key():                []string{"127.0.0.1:*", "localhost:*", "[::1]:*"},
+			dynamicconfig.ForceSearchAttributesCacheRefreshOnRead.Key(): true, // added attributes are usable at once
 		}),
 	)
 }

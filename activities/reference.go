@@ -29,6 +29,9 @@ func (e *Engine) ReferenceLogProbs(ctx context.Context, in TrainInput) (ChunkOut
 		if err != nil {
 			return err
 		}
+		if out.Said, err = e.kernels(ctx, p, m); err != nil {
+			return err
+		}
 		r, err := e.tokens(ctx, in, p, m)
 		if err != nil {
 			return err

@@ -63,6 +63,10 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 	if err != nil {
 		return ChunkOutput{}, err
 	}
+	said, err := e.kernels(ctx, p, m)
+	if err != nil {
+		return ChunkOutput{}, err
+	}
 	intro, seeds, system := p.Spec.Introspection, constitution.InteractionSeeds(), interactionSystem(p, c)
 	turns := intro.Turns | 1 // the trained side has the last word
 	lim := turnLimits(limits(intro.Filter))
@@ -107,7 +111,9 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 		}
 		convs[i] = v
 	}
-	return commitChunk(ctx, e.Store, in, "parts/interaction", convs, ofConversation, start)
+	o, err := commitChunk(ctx, e.Store, in, "parts/interaction", convs, ofConversation, start)
+	o.Said = said
+	return o, err
 }
 
 // turnLimits are the limits of one turn: the floor is for whole answers; a turn of talk may be short.

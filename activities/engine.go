@@ -166,6 +166,19 @@ func (e *Engine) path(name string) (string, error) {
 	return e.Allow.Model(name)
 }
 
+// kernels compares this worker's kernels with those that the run began with: other ones make other bits. While other
+// workers live the task is left to them, until all have had a turn; then it is done here, and said tells it.
+func (e *Engine) kernels(ctx context.Context, p Plan, m *Loaded) (said string, err error) {
+	have := tensor.VariantOf(m.Compute())
+	if m.Info.Weights == quantized || p.Variant == have { // quantised products are exact whatever the run's arithmetic is
+		return "", nil
+	}
+	if e.others(ctx) {
+		return "", notHere(fmt.Errorf("this worker has %s kernels, the run began with %s: rows would differ in their last bits", have, p.Variant))
+	}
+	return fmt.Sprintf("a worker has %s kernels, the run began with %s: what it makes follows its own", have, p.Variant), nil
+}
+
 // compute sets the arithmetic in which a run uses the model.
 func (m *Loaded) compute(wanted ModelInfo) error {
 	c, err := tensor.ParseCompute(wanted.Compute)
@@ -270,10 +283,16 @@ func (e *Engine) elsewhere(ctx context.Context, err error) error {
 	if !errors.As(err, &app) || app.Type() != BadInput {
 		return err
 	}
-	if n := lanesOf(ctx, e.Lanes, EngineQueue); n > 1 && int(activity.GetInfo(ctx).Attempt) < 2*n {
+	if e.others(ctx) {
 		return notHere(err)
 	}
 	return err
+}
+
+// others says that another live worker has not had its turn at this task yet, as far as can be known.
+func (e *Engine) others(ctx context.Context) bool {
+	n := lanesOf(ctx, e.Lanes, EngineQueue)
+	return n > 1 && int(activity.GetInfo(ctx).Attempt) < 2*n
 }
 
 func (e *Engine) inspect(ctx context.Context, in InspectModelInput) (InspectModelOutput, error) {

@@ -49,6 +49,8 @@ type ChunkOutput struct {
 	Seconds float64          `json:"seconds"`
 	// Lanes is how many chunks this queue's workers can make at once, as seen when this one ended; 0 = not known.
 	Lanes int `json:"lanes,omitempty"`
+	// Said is what the user should know of this chunk's bits; "" as a rule.
+	Said string `json:"said,omitempty"`
 }
 
 // lanesOf asks how many chunks a queue's workers can make at once; 0 = not known.
@@ -88,6 +90,10 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 	if err != nil {
 		return ChunkOutput{}, err
 	}
+	said, err := e.kernels(ctx, p, m)
+	if err != nil {
+		return ChunkOutput{}, err
+	}
 	var chosen map[string]string // what the pair's other side says
 	if in.Only != nil {
 		if chosen, err = keptAnswers(ctx, e.Store, *in.Only); err != nil {
@@ -122,7 +128,9 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 	if err != nil {
 		return ChunkOutput{}, notFinite(err, in.Role, func(i int) string { return rows[i].ID })
 	}
-	return commitChunk(ctx, e.Store, in, "parts/"+in.Role, out, ofResponse, start)
+	o, err := commitChunk(ctx, e.Store, in, "parts/"+in.Role, out, ofResponse, start)
+	o.Said = said
+	return o, err
 }
 
 // role is what distinguishes teacher, student and reflection.

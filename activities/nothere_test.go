@@ -50,3 +50,29 @@ func TestAWorkerWithoutTheModel(t *testing.T) {
 		}
 	}
 }
+
+// TestAWorkerWithOtherKernels leaves the rows to the others; alone, it makes them and says so.
+func TestAWorkerWithOtherKernels(t *testing.T) {
+	k := newKit(t)
+	set := do[PromptSet](k, k.data.MakePrompts, MakePromptsInput{Plan: k.plan, Kind: KindPreferences})
+	in := ChunkInput{Plan: k.plan, Role: RoleTeacher, Prompts: set.Index, To: 4}
+	if o := do[ChunkOutput](k, k.engine.Generate, in); o.Said != "" {
+		t.Errorf("with the same kernels it says %q", o.Said)
+	}
+	p, err := getPlan(t.Context(), k.store, k.plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Variant = "abacus"
+	if in.Plan, err = putJSON(t.Context(), k.store, "plans", p); err != nil {
+		t.Fatal(err)
+	}
+	if o := do[ChunkOutput](k, k.engine.Generate, in); !strings.Contains(o.Said, "abacus") || o.Rows != 4 {
+		t.Errorf("alone: %+v", o)
+	}
+	k.engine.Lanes = func(context.Context, string) int { return 2 }
+	_, err = try[ChunkOutput](k, k.engine.Generate, in, nil, nil)
+	if kind, fatal := failure(err); kind != NotHere || fatal || !strings.Contains(err.Error(), "abacus") {
+		t.Errorf("with another worker: %v", err)
+	}
+}

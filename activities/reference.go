@@ -27,6 +27,9 @@ func (e *Engine) ReferenceLogProbs(ctx context.Context, in TrainInput) (ChunkOut
 		if err != nil {
 			return out, err
 		}
+		if out.Said, err = e.kernels(ctx, p, m); err != nil {
+			return out, err
+		}
 		r, err := e.tokens(ctx, in, p, m)
 		if err != nil {
 			return out, err

@@ -71,6 +71,9 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 	if err != nil {
 		return SegmentOutput{}, err
 	}
+	if _, err := e.kernels(ctx, p, m); err != nil { // alone, a change is told when the checkpoint is restored
+		return SegmentOutput{}, err
+	}
 	rows, err := e.tokens(ctx, in, p, m)
 	if err != nil {
 		return SegmentOutput{}, err

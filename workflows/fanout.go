@@ -3,6 +3,7 @@ package workflows
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.temporal.io/sdk/workflow"
 
@@ -210,9 +211,12 @@ func (s *stage) doing(ctx workflow.Context, step string) {
 // started takes over what a prompt set says of its workers.
 func (s *stage) started(set activities.PromptSet) { s.engines, s.teachers = set.Engines, set.Teachers }
 
-// heardOf remembers how many chunks a queue can make at once, when that is known.
-func heardOf(lanes *int, o activities.ChunkOutput) {
+// heardOf remembers how many chunks a queue can make at once, when that is known, and what is to be said.
+func (s *stage) heardOf(lanes *int, o activities.ChunkOutput) {
 	if o.Lanes > 0 {
 		*lanes = o.Lanes
+	}
+	if o.Said != "" && !slices.Contains(s.Said, s.Name+": "+o.Said) {
+		s.Said = append(s.Said, s.Name+": "+o.Said)
 	}
 }

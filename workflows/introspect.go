@@ -54,7 +54,7 @@ func GenerateIntrospection(ctx workflow.Context, input Input) (activities.Stage,
 			if err != nil {
 				return err
 			}
-			heardOf(&s.engines, o)
+			s.heardOf(&s.engines, o)
 			p.nodes, p.tried, p.kept = []store.Ref{o.Chain}, o.Rows, o.Kept
 			s.count(ctx, prefixed(kind+": ", o))
 			s.Kept = min(s.Kept+o.Kept, before+int64(target))

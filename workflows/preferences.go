@@ -42,10 +42,10 @@ func GeneratePreferences(ctx workflow.Context, input Input) (activities.Stage, e
 		var err error
 		if b.Teacher == "local" {
 			err = workflow.ExecuteActivity(onEngine(ctx, what), engine.Generate, in).Get(ctx, &t)
-			heardOf(&s.engines, t)
+			s.heardOf(&s.engines, t)
 		} else {
 			err = workflow.ExecuteActivity(onTeacher(ctx, what), teacher.AskTeacher, in).Get(ctx, &t)
-			heardOf(&s.teachers, t)
+			s.heardOf(&s.teachers, t)
 		}
 		if err != nil {
 			return err
@@ -56,7 +56,7 @@ func GeneratePreferences(ctx workflow.Context, input Input) (activities.Stage, e
 		if err := workflow.ExecuteActivity(onEngine(ctx, what), engine.Generate, in).Get(ctx, &u); err != nil {
 			return err
 		}
-		heardOf(&s.engines, u)
+		s.heardOf(&s.engines, u)
 		p.nodes, p.tried, p.kept = []store.Ref{t.Chain, u.Chain}, t.Rows, u.Kept
 		s.count(ctx, prefixed("chosen: ", t))
 		u.Rows = 0 // the same rows, looked at twice

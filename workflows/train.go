@@ -99,7 +99,7 @@ func (s *stage) reference(ctx workflow.Context, t activities.TrainInput, w *Work
 		if err := workflow.ExecuteActivity(onEngine(ctx, what), engine.ReferenceLogProbs, t).Get(ctx, &o); err != nil {
 			return err
 		}
-		heardOf(&s.engines, o)
+		s.heardOf(&s.engines, o)
 		p.nodes, p.tried, p.kept = []store.Ref{o.Chain}, o.Rows, o.Kept
 		return nil
 	})

@@ -40,7 +40,7 @@ type machine struct {
 	t           *testing.T
 	bin         string
 	data, model string
-	dir         string // where its processes run; "" = here
+	dir         string   // where its processes run; "" = here
 	env         []string // added to the environment of its commands
 }
 

@@ -43,13 +43,14 @@ func (g guardNames) bound(body string) (string, error) {
 	}
 	for _, m := range growingMethod.FindAllStringSubmatchIndex(code, -1) {
 		name := code[m[2]:m[3]]
-		if m[4] == m[5] { // no call: a field of that name, never a function to be kept
-			instead[m[0]], until[m[0]] = "['"+name+"']", m[3]
-			continue
-		}
 		start := primary(code, m[0])
 		if start == m[0] {
-			return "", fmt.Errorf("what .%s() is called on cannot be found", name)
+			return "", fmt.Errorf("what .%s belongs to cannot be found", name)
+		}
+		if m[4] == m[5] { // no call: a field of that name, or a function to be kept
+			before[start] = g.prefix + "field(" + before[start]
+			instead[m[0]], until[m[0]] = ", '"+name+"')", m[3]
+			continue
 		}
 		before[start] = g.prefix + name + "(" + before[start] // the last call of a chain is the outermost
 		instead[m[0]], until[m[0]] = ", ", m[5]
@@ -157,6 +158,27 @@ func shown(v jinja.Value) string {
 		return v.AsString()
 	}
 	return v.String()
+}
+
+// field is x.name without a call. A text has functions of these names, but none that can be kept for later.
+func (r *run) field(args []jinja.Value) (jinja.Value, error) {
+	if len(args) != 2 || !args[1].IsString() {
+		return jinja.Undefined(), errors.New("a field is of one value")
+	}
+	name := args[1].AsString()
+	if args[0].IsDict() {
+		v, ok := args[0].AsDict().Get(name)
+		if !ok {
+			v = jinja.Undefined()
+		}
+		return v, nil
+	}
+	if !args[0].IsString() {
+		return jinja.Undefined(), nil
+	}
+	return jinja.NewCallable("str."+name, func([]jinja.Value, map[string]jinja.Value) (jinja.Value, error) {
+		return jinja.Undefined(), fmt.Errorf("%s must be called where it is named", name)
+	}), nil
 }
 
 // texts shows some values, which together must be within the limit.

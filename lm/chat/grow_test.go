@@ -23,7 +23,7 @@ func FuzzExpression(f *testing.F) {
 		return map[string]jinja.Value{"s": jinja.NewString("abab\nc"), "l": jinja.NewList([]jinja.Value{jinja.NewString("xa"), jinja.NewInt(7), jinja.NewBool(true)}), "d": d}
 	}
 	f.Fuzz(func(t *testing.T, expression string) {
-		if len(expression) > 200 || strings.ContainsAny(expression, "%#\\") || strings.Contains(expression, "range") {
+		if len(expression) > 200 || strings.ContainsAny(expression, "%#\\\r") || strings.Contains(expression, "range") {
 			return // what the rest of the guard changes on purpose
 		}
 		source := "{{ " + expression + " }}"

@@ -16,6 +16,9 @@ const (
 	valuesPerByte = 64      // more values of a column for each byte of the file
 )
 
+// plainDictionary is the older number of RLEDictionary in a data page.
+const plainDictionary format.Encoding = 2
+
 // checkPages walks over the headers of all pages of a file and refuses what would cost more than its limits. The
 // headers, not the footer, are what the library reads by.
 func checkPages(meta *format.FileMetaData, data []byte) error {
@@ -75,7 +78,7 @@ func pagesText(pages []byte, maxValues int64) (text int64, err error) {
 		switch encoding {
 		case format.DeltaByteArray: // a value is the one before it and some more
 			return 0, errors.New("encoding DELTA_BYTE_ARRAY is not supported, write it plain")
-		case format.PlainDictionary, format.RLEDictionary:
+		case plainDictionary, format.RLEDictionary:
 			text += n * dictionary
 		default:
 			text += int64(h.UncompressedPageSize)

@@ -349,11 +349,33 @@ func TestRefusals(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	broken := func(name, text string) string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	folder := t.TempDir()
+	for name, text := range map[string]string{"config.json": `{"model_type":"llama","num_hidden_layers":1e9}`, "tokenizer.json": "{}", "model.safetensors": "\xff\xff\xff\xff\xff\xff\xff\x7f{}"} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, c := range []struct {
 		args []string
 		want string
 		code int
 	}{
+		{[]string{"run", broken("deep.json", strings.Repeat("[", 1<<18))}, "nested too deep", 1},
+		{[]string{"run", broken("alias.yaml", "name: x\ntraits: &a [*a]\n")}, "line 2", 1},
+		{m.runArgs("x", "--pairs", broken("pairs.jsonl", `{"prompt":"p","chosen":"c"}`)), "line 1", 1},
+		{m.runArgs("x", "--introspection", broken("talks.jsonl", "{}\n")), "line 1", 1},
+		{m.runArgs("x", "--recorded", broken("answers.jsonl", "\x00")), "line 1", 1},
+		{m.runArgs("x", "--prompts", "/dev/zero"), "more than", 1},
+		{m.runArgs("x", "--set", "dpo.learning_rate=1e999"), "learning_rate", 1},
+		{[]string{"run", "captain", "--model", folder}, "", 1},
+		{[]string{"model", "inspect", folder}, "", 1},
 		{[]string{"run", "nobody"}, "nobody", 1},
 		{[]string{"run"}, "name a character", 2},
 		{[]string{"run", bad}, "trait", 1},

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"math"
 	"os"
 
+	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/lm/chat"
 )
 
@@ -46,14 +48,35 @@ func readRows(path string, wantResponse bool) ([]inputRow, error) {
 	var b []byte
 	var err error
 	if path == "-" {
-		b, err = io.ReadAll(io.LimitReader(os.Stdin, 1<<30))
+		b, err = limited(os.Stdin, path)
 	} else {
-		b, err = os.ReadFile(path)
+		b, err = readFile(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--in: %w", err)
 	}
 	return parseRows(b, path, wantResponse)
+}
+
+// maxInput is the most that is read of a file that the user names, in bytes.
+const maxInput = dataset.MaxJSONLBytes
+
+// readFile reads a whole file of bounded size: the path may be a device without end.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	b, err := limited(f, path)
+	return b, errors.Join(err, f.Close())
+}
+
+func limited(r io.Reader, path string) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxInput+1))
+	if err == nil && len(b) > maxInput {
+		err = fmt.Errorf("%s has more than %d bytes (256 MiB); split it", path, maxInput)
+	}
+	return b, err
 }
 
 func parseRows(b []byte, path string, wantResponse bool) ([]inputRow, error) {

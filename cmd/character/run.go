@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -247,7 +246,7 @@ func readFiles(c *constitution.Constitution, name string, f runFlags) ([]file, e
 		out = append(out, file{"constitution", ".json", c.Canonical()})
 	}
 	if f.prompts != "" {
-		b, err := os.ReadFile(f.prompts)
+		b, err := readFile(f.prompts)
 		if err != nil {
 			return nil, fmt.Errorf("--prompts: %w", err)
 		}
@@ -266,7 +265,7 @@ func readFiles(c *constitution.Constitution, name string, f runFlags) ([]file, e
 		if own.path == "" {
 			continue
 		}
-		b, err := os.ReadFile(own.path)
+		b, err := readFile(own.path)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", own.flag, err)
 		}
@@ -276,7 +275,7 @@ func readFiles(c *constitution.Constitution, name string, f runFlags) ([]file, e
 		out = append(out, file{own.field, ".jsonl", b})
 	}
 	if f.recorded != "" {
-		b, err := os.ReadFile(f.recorded)
+		b, err := readFile(f.recorded)
 		if err != nil {
 			return nil, fmt.Errorf("--recorded: %w", err)
 		}

@@ -57,7 +57,9 @@ type Format struct {
 	guarded  *guarded
 	thinking bool
 	date     time.Time
-	specials []string  // texts of all special tokens
+	specials []string // texts of all special tokens
+	special  map[string]bool
+	lengths  []int     // of specials in bytes, ascending, each once
 	heads    [256]bool // their first bytes
 	ends     []int32
 }
@@ -72,7 +74,7 @@ func New(tok *tokenizer.Tokenizer, template string) (*Format, error) {
 // for a template that does not compile, that runs away, or that puts no
 // special token after an answer.
 func NewWithOptions(tok *tokenizer.Tokenizer, template string, o Options) (*Format, error) {
-	f := &Format{tok: tok, source: template, thinking: o.EnableThinking != nil && *o.EnableThinking}
+	f := &Format{tok: tok, source: template, special: map[string]bool{}, thinking: o.EnableThinking != nil && *o.EnableThinking}
 	var err error
 	day := cmp.Or(o.DateString, defaultDate)
 	if f.date, err = time.Parse(dateLayout, day); err != nil {
@@ -84,10 +86,12 @@ func NewWithOptions(tok *tokenizer.Tokenizer, template string, o Options) (*Form
 	for id := range int32(tok.Size()) {
 		if tok.IsSpecial(id) {
 			s := tok.Token(id)
-			f.specials = append(f.specials, s)
+			f.specials, f.lengths, f.special[s] = append(f.specials, s), append(f.lengths, len(s)), true
 			f.heads[s[0]] = true
 		}
 	}
+	slices.Sort(f.lengths)
+	f.lengths = slices.Compact(f.lengths)
 	if err := f.findEnds(); err != nil {
 		return nil, err
 	}

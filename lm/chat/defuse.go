@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -55,19 +56,34 @@ func (f *Format) dangerous(s string) []int {
 		if !f.heads[s[i]] {
 			continue
 		}
-		for _, special := range f.specials {
-			if special[0] != s[i] {
-				continue
-			}
-			rest := s[i:]
-			if strings.HasPrefix(rest, special) || strings.HasPrefix(special, rest) || i < end && strings.HasPrefix(special, s[i:end]) {
-				_, n := utf8.DecodeRuneInString(rest)
-				at = append(at, i+n)
-				break
-			}
+		if rest := s[i:]; f.beginsSpecial(rest) || f.mayBegin(rest) || i < end && f.mayBegin(s[i:end]) {
+			_, n := utf8.DecodeRuneInString(rest)
+			at = append(at, i+n)
 		}
 	}
 	return at
+}
+
+// beginsSpecial reports whether s begins with a special token. Its cost does not grow with their number: Gemma has
+// thousands, and a text of nothing but their first byte must not take minutes.
+func (f *Format) beginsSpecial(s string) bool {
+	for _, n := range f.lengths {
+		if n > len(s) {
+			return false
+		}
+		if f.special[s[:n]] {
+			return true
+		}
+	}
+	return false
+}
+
+// mayBegin reports whether a special token begins with s, the end of a text.
+func (f *Format) mayBegin(s string) bool {
+	if n := len(f.lengths); n == 0 || len(s) > f.lengths[n-1] {
+		return false
+	}
+	return slices.ContainsFunc(f.specials, func(special string) bool { return strings.HasPrefix(special, s) })
 }
 
 // unusedRune returns a private-use rune that is in no message and not in the

@@ -118,6 +118,7 @@ func (g *guarded) render(data map[string]jinja.Value, size int) (text string, er
 	add(g.names.value, func(args []jinja.Value) (jinja.Value, error) { return none, r.value(args) })
 	add(g.names.output, r.print)
 	add(g.names.prefix+"format", r.format)
+	add(g.names.prefix+"field", r.field)
 	for name, fn := range map[string]func([]jinja.Value, map[string]jinja.Value) (jinja.Value, error){
 		"replace": r.replace, "join": r.join, "indent": r.indent,
 	} {

@@ -43,7 +43,7 @@ func TestHostileTemplates(t *testing.T) {
 		"replace":         {`{% set s = 'aaaaaaaaaaaaaaaa' %}{{ s` + strings.Repeat(`.replace('a', s)`, 20) + ` }}`, "too large"},
 		"replace nothing": {`{{ messages[0]['content'].replace('', 'x' ~ messages | string).replace('', messages | string) | replace('', messages | string) }}`, "too large"},
 		"replace filter":  {`{% set s = 'aaaaaaaaaaaaaaaa' %}{{ s` + strings.Repeat(` | replace('a', s)`, 20) + ` }}`, "too large"},
-		"replace, kept":   {`{% set f = 'a'.replace %}{{ f('a', 'b') }}{% set f = ('a').format %}{{ f('b') }}`, "not callable"},
+		"replace, kept":   {`{% set f = 'a'.replace %}{{ f('a', 'b') }}{% set f = ('a').format %}{{ f('b') }}`, "must be called where it is named"},
 		"engine's filter": {`{{ __filter_replace('a', 'a', 'b') }}`, "__filter_"},
 		"join":            {`{{ range(99999) | join(range(99999) | join('x')) }}`, "too large"},
 		"indent":          {`{{ (range(9999) | join('\n')) | indent(1000000) }}`, "too large"},

@@ -131,6 +131,7 @@ func (t *Trainer) Restore(files map[string][]byte) error {
 		copy(p.T.Data(), saved[i].T.Data())
 	}
 	t.moment, t.step = moments, s.Step
+	t.reach = t.measure()
 	return nil
 }
 

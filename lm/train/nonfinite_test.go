@@ -45,6 +45,23 @@ func TestNonFiniteMomentStops(t *testing.T) {
 	if _, err := tr.StepSFT(makeRows(2)); err != nil && strings.Contains(err.Error(), "new weights") {
 		t.Errorf("large weights: %v", err)
 	}
+	// Weights at the edge of float32 are tried first, also right after a restore.
+	edge := transformer.NewAdapter(tiny, 2, 2, 9)
+	edge.Matrices()[0].T.Data()[0] = math.MaxFloat32 // of A: with B zero the forward pass does not see it
+	for _, restored := range []bool{false, true} {
+		tr = newTrainer(t, m, nil, edge, train.Options{Loss: "sft", LR: 0.5, WeightDecay: 1, Seed: 1})
+		if restored {
+			other := newTrainer(t, m, nil, transformer.NewAdapter(tiny, 2, 2, 9), train.Options{Loss: "sft", LR: 0.5, WeightDecay: 1, Seed: 1})
+			if err := other.Restore(save(t, tr)); err != nil {
+				t.Fatal(err)
+			}
+			tr = other
+		}
+		if _, err := tr.StepSFT(makeRows(2)); err != nil && !errors.Is(err, train.ErrNonFinite) {
+			t.Errorf("at the edge: %v", err)
+		}
+		save(t, tr) // whatever came, what is there is whole
+	}
 }
 
 // Scores that are not finite name their row: they would be stored and make every later step fail.

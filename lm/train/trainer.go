@@ -48,7 +48,8 @@ type Trainer struct {
 	step   int            // steps applied
 	pack   packed
 	deriv  []float32
-	trial  [4][]float32 // weights, gradient and moments of the greatest matrix; see apply
+	reach  reach
+	trial  [4][]float32 // weights, gradient and moments of the greatest matrix; see try
 }
 
 // New prepares a trainer. The adapter is trained in place; frozen adapters apply
@@ -75,6 +76,7 @@ func New(m *transformer.Model, frozen []*transformer.Adapter, adapter *transform
 		n := len(p.T.Data())
 		t.moment = append(t.moment, [2][]float32{make([]float32, n), make([]float32, n)})
 	}
+	t.reach = t.measure()
 	return t, nil
 }
 
@@ -130,7 +132,8 @@ func (t *Trainer) grad(ex []Example, share func(i int) bool, derivatives func(de
 
 // apply clips the gradients and takes the AdamW step. Nothing changes if the norm of
 // the gradients, or anything that the step would write, is not finite: a learning rate
-// that is far too high overflows the weights, and a huge gradient its square.
+// that is far too high overflows the weights, and a huge gradient its square. Such steps
+// are tried on copies first.
 func (t *Trainer) apply(m *Metrics) error {
 	var squares float64
 	grads := t.grads.Matrices()
@@ -156,7 +159,11 @@ func (t *Trainer) apply(m *Metrics) error {
 		}
 	}
 	matrices := t.adapter.Matrices()
+	next, safe := t.reach.after(m.GradNorm*float64(scale), adam)
 	for i, p := range matrices {
+		if safe {
+			break
+		}
 		if what, value := t.try(adam, p.T.Data(), grads[i].T.Data(), t.moment[i]); what != "" {
 			return t.nonFinite(what+" of "+p.Name, value, m.Rows)
 		}
@@ -165,11 +172,44 @@ func (t *Trainer) apply(m *Metrics) error {
 		adam.Apply(p.T.Data(), grads[i].T.Data(), t.moment[i][0], t.moment[i][1])
 	}
 	t.step++
+	if t.reach = next; !safe {
+		t.reach = t.measure()
+	}
 	return nil
 }
 
+// reach bounds how large weights and first moments can be. As long as the bounds are far
+// from what float32 holds, a step need not be tried before it is taken.
+type reach struct{ weight, moment float64 }
+
+// measure takes the bounds from the numbers themselves.
+func (t *Trainer) measure() reach {
+	var r reach
+	for i, p := range t.adapter.Matrices() {
+		r.weight, r.moment = math.Max(r.weight, largest(p.T.Data())), math.Max(r.moment, largest(t.moment[i][0]))
+	}
+	return r
+}
+
+func largest(x []float32) float64 {
+	var most float32
+	for _, v := range x {
+		most = max(most, v, -v)
+	}
+	return float64(most)
+}
+
+// after gives the bounds after a step with gradients of the given norm, and whether they say
+// that all it writes is finite: a mean of moments is never larger than the largest, and a
+// weight moves by the first moment over eps at most.
+func (r reach) after(norm float64, o tensor.AdamW) (reach, bool) {
+	r.moment = math.Max(r.moment, norm)
+	r.weight += float64(o.LR) * (float64(o.WeightDecay)*r.weight + r.moment/(1-float64(o.Beta1))/float64(o.Eps))
+	return r, r.moment < 1e18 && r.weight < 1e37 // squares of moments below 1e36
+}
+
 // try takes the step of one matrix in copies and names what of it is not finite. It costs
-// as much as the step itself, which is little beside the passes over the model.
+// more than the step itself.
 func (t *Trainer) try(adam tensor.AdamW, weights, grad []float32, moment [2][]float32) (what string, value float64) {
 	parts := [4][]float32{weights, grad, moment[0], moment[1]}
 	var c [4][]float32

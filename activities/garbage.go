@@ -1,8 +1,6 @@
 package activities
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
@@ -96,69 +94,4 @@ func (v *Inventory) why(key string, folders map[string]bool, streams map[string]
 		}
 	}
 	return ""
-}
-
-// hold is the note of the stream that keeps runs from beginning while garbage is removed.
-type hold struct {
-	Collecting bool `json:"collecting"`
-}
-
-const (
-	holdStream = "gc"
-	// holdLasts is how long a collector that was killed keeps runs from beginning. It must say every holdRenew that it lives.
-	holdLasts = 15 * time.Minute
-	holdRenew = time.Minute
-)
-
-// Hold keeps new runs from beginning until Release: they wait, and lose nothing.
-type Hold struct {
-	claim *store.Claim
-	last  time.Time
-}
-
-// HoldRuns begins a hold. A second one takes over from the first, which then ends with store.ErrFenced.
-func HoldRuns(ctx context.Context, s *store.Store) (*Hold, error) {
-	c, err := s.Claim(ctx, holdStream, "garbage collection")
-	if err != nil {
-		return nil, err
-	}
-	h := &Hold{claim: c}
-	return h, h.say(ctx, true)
-}
-
-// Keep renews the hold when it is time. After an error nothing may be removed any more.
-func (h *Hold) Keep(ctx context.Context) error {
-	if time.Since(h.last) < holdRenew {
-		return nil
-	}
-	return h.say(ctx, true)
-}
-
-// Release lets runs begin again.
-func (h *Hold) Release(ctx context.Context) error { return h.say(ctx, false) }
-
-func (h *Hold) say(ctx context.Context, collecting bool) error {
-	began := time.Now()
-	err := h.claim.Commit(ctx, h.claim.Head().Step+1, nil, hold{collecting})
-	if err == nil {
-		h.last = began
-	}
-	return err
-}
-
-// held is an error while garbage is being removed: a run that begins now could need what is about to go.
-func held(ctx context.Context, s *store.Store) error {
-	h, ok, err := s.ReadHead(ctx, holdStream)
-	if err != nil || !ok {
-		return err
-	}
-	var n hold
-	if json.Unmarshal(h.Note, &n) != nil || !n.Collecting {
-		return nil
-	}
-	_, age, err := s.Stat(ctx, holdStream+"/HEAD.json")
-	if err != nil || age > holdLasts {
-		return err
-	}
-	return errors.New("garbage is being removed from the bucket (`character gc`): the run begins when that is over")
 }

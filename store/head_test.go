@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"testing"
 
 	"github.com/opencharacter/opencharacter/testenv/hostile"
@@ -46,6 +47,27 @@ func FuzzCheckKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key string) {
 		if checkKey(key) == nil && (key == "" || key[0] == '/' || key[len(key)-1] == '/') {
 			t.Errorf("accepted %q", key)
+		}
+	})
+}
+
+func FuzzParseCommit(f *testing.F) {
+	f.Add([]byte(`{"epoch":1,"owner":"a","step":2,"files":{"x":{"key":"k","sha256":"00","size":1}},"nonce":""}`))
+	f.Add([]byte(`{"files":{"":{}}}`))
+	f.Add([]byte(`{"files":{"x":null}}`))
+	f.Add([]byte(`[`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		h, err := parseCommit(data)
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%v is not called damage", err)
+			}
+			return
+		}
+		for name, r := range h.Files {
+			if name == "" || checkKey(r.Key) != nil {
+				t.Errorf("accepted %q: %+v", name, r)
+			}
 		}
 	})
 }

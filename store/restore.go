@@ -128,11 +128,25 @@ func (s *Store) whole(ctx context.Context, c candidate) (Head, error) {
 		if err != nil {
 			return Head{}, err
 		}
-		c.head = &Head{}
-		if err := json.Unmarshal(data, c.head); err != nil || len(c.head.Files) == 0 {
-			return Head{}, fmt.Errorf("%w: %s is not a commit", ErrCorrupt, c.key)
+		head, err := parseCommit(data)
+		if err != nil {
+			return Head{}, fmt.Errorf("%s: %w", c.key, err)
 		}
+		c.head = &head
 	}
 	_, err := s.ReadFiles(ctx, *c.head)
 	return *c.head, err
+}
+
+// parseCommit reads a commit.json. Whether its files are there is for its reader to see.
+func parseCommit(data []byte) (h Head, err error) {
+	if err := json.Unmarshal(data, &h); err != nil || len(h.Files) == 0 {
+		return Head{}, fmt.Errorf("%w: not a commit", ErrCorrupt)
+	}
+	for name, r := range h.Files {
+		if err := errors.Join(checkKey(name), checkKey(r.Key)); err != nil {
+			return Head{}, fmt.Errorf("%w: not a commit: %w", ErrCorrupt, err)
+		}
+	}
+	return h, nil
 }

@@ -9,7 +9,21 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/opencharacter/opencharacter/testenv/s3server"
 )
+
+// TestMain lets this test binary be the S3 server's process too, and removes what the tests share.
+func TestMain(m *testing.M) {
+	if s3server.IsChild() {
+		s3server.Main(m)
+	}
+	code := m.Run()
+	if killed.dir != "" {
+		_ = os.RemoveAll(killed.dir)
+	}
+	os.Exit(code)
+}
 
 // disturbed is a run that was killed in the middle of its DPO training, and the sums of one that was not.
 type disturbed struct {
@@ -19,6 +33,7 @@ type disturbed struct {
 
 var killed struct {
 	once sync.Once
+	dir  string
 	d    disturbed
 }
 
@@ -30,6 +45,7 @@ func killedRun(t *testing.T) disturbed {
 		if err != nil {
 			t.Fatal(err)
 		}
+		killed.dir = dir
 		quiet := newMachine(t)
 		keep := func(from, name string) string {
 			to := filepath.Join(dir, name)

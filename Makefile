@@ -7,8 +7,12 @@ CHARACTER ?= captain
 DATA ?= .character
 ID ?= $(CHARACTER)
 MODEL ?= smollm2-135m-instruct
+N ?= 50
+SEED ?= 1
+JOBS ?= 1
+CHAOS ?=
 
-.PHONY: help test unit demo build check generate reference clean
+.PHONY: help test unit chaos demo build check generate reference clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,6 +32,10 @@ test: ## all tests; sets itself up
 
 unit: ## quick tests only: no server, no model; from an empty build cache about a minute of building
 	@./bench/unit.sh
+
+chaos: build ## kill, stop and starve N=50 whole tiny runs at random (SEED=1 JOBS=1), and compare every byte
+	@$(GO) build -o bin/chaos ./bench/chaos
+	@bin/chaos -exe $(BIN) -n $(N) -seed $(SEED) -jobs $(JOBS) $(CHAOS)
 
 check: ## vet, lint, workflow determinism, generated files
 	@./bench/check.sh

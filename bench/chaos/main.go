@@ -26,9 +26,9 @@ import (
 
 type options struct {
 	exe, log, dir, kinds, seeds, layout string
-	n, jobs                     int
-	seed                        uint64
-	patience                    time.Duration
+	n, jobs                             int
+	seed                                uint64
+	patience                            time.Duration
 }
 
 func main() {

@@ -90,11 +90,13 @@ const loseControl = "unflushed"
 func (d *drive) losePower(ctx context.Context) error {
 	d.gate.Lock()
 	defer d.gate.Unlock()
-	if err := os.WriteFile(filepath.Join(d.data, loseControl), []byte("here"), 0o600); err != nil {
-		return err
+	// Nobody shall flush between two blocks of the copy, nor the control file: a flush under way takes it along.
+	signalAll(withRole(d.data, ""), syscall.SIGSTOP)
+	time.Sleep(200 * time.Millisecond)
+	image, err := "", os.WriteFile(filepath.Join(d.data, loseControl), []byte("here"), 0o600)
+	if err == nil {
+		image, err = d.disk.copy()
 	}
-	signalAll(withRole(d.data, ""), syscall.SIGSTOP) // nobody shall flush between two blocks of the copy
-	image, err := d.disk.copy()
 	for ctx.Err() == nil {
 		left := withRole(d.data, "")
 		if len(left) == 0 {

@@ -8,6 +8,10 @@ DATA ?= .character
 ID ?= $(CHARACTER)
 MODEL ?= smollm2-135m-instruct
 HOURS ?= 0.5
+N ?= 50
+SEED ?= 1
+JOBS ?= 1
+CHAOS ?=
 
 .PHONY: help test unit fuzz demo build soak chaos check vulncheck generate reference clean
 
@@ -35,6 +39,10 @@ fuzz: ## every parser against N inputs (N=1000000 ONLY=regex)
 
 soak: build ## the tiny run again and again for HOURS=0.5; prints memory and open files over time
 	@$(GO) run ./bench/soak -hours $(HOURS) -binary $(BIN)
+
+chaos: build ## kill, stop and starve N=50 whole tiny runs at random (SEED=1 JOBS=1), and compare every byte
+	@$(GO) build -o bin/chaos ./bench/chaos
+	@bin/chaos -exe $(BIN) -n $(N) -seed $(SEED) -jobs $(JOBS) $(CHAOS)
 
 check: ## vet, lint, workflow determinism, generated files
 	@./bench/check.sh

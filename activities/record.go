@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"go.temporal.io/sdk/activity"
+
 	"github.com/opencharacter/opencharacter/spec"
 	"github.com/opencharacter/opencharacter/store"
 )
@@ -22,7 +24,15 @@ type Record struct {
 
 func runStream(id string) string { return "runs/" + id }
 
-// RecordRun commits the run's record after each stage. The stream is fenced like a checkpoint; the newest record wins.
+// recordNote is kept in HEAD.json beside a run's record.
+type recordNote struct {
+	Run   string `json:"run"` // Temporal's run id: a run that was started again has another
+	State string `json:"state"`
+}
+
+// RecordRun commits the run's record after each stage. The stream is fenced like a checkpoint, and within one run of the
+// workflow a record only grows: an attempt that was stopped before its claim and wakes up after its successor would
+// otherwise take back what the run has recorded since.
 func (d *Data) RecordRun(ctx context.Context, r Record) error {
 	if err := spec.CheckRunID(r.ID); err != nil {
 		return fatal(BadInput, err)
@@ -31,7 +41,14 @@ func (d *Data) RecordRun(ctx context.Context, r Record) error {
 	if err != nil {
 		return fmt.Errorf("record run %s: %w", r.ID, err)
 	}
-	return claim.Commit(ctx, int64(len(r.Stages)), map[string][]byte{"run.json": mustJSON(r)}, nil)
+	note := recordNote{Run: activity.GetInfo(ctx).WorkflowExecution.RunID, State: r.State}
+	var have recordNote
+	if h := claim.Head(); json.Unmarshal(h.Note, &have) == nil && have.Run == note.Run {
+		if n := int64(len(r.Stages)); n < h.Step || n == h.Step && r.State == "running" && have.State != "running" {
+			return nil // this attempt was given up long ago; nobody hears what it returns
+		}
+	}
+	return claim.Commit(ctx, int64(len(r.Stages)), map[string][]byte{"run.json": mustJSON(r)}, note)
 }
 
 // ReadRecord reads a run's record.

@@ -66,6 +66,7 @@ func (d *drive) awaitStack(ctx context.Context) bool {
 }
 
 func (d *drive) serve(ctx context.Context, s *service) {
+	s.gate = &d.gate
 	s.exe, s.log = d.r.Exe, filepath.Join(d.dir, s.name+".log")
 	s.args = append([]string{"--data", d.data}, s.args...)
 	s.env = append(s.env, "CHARACTER_WORK_LOG="+d.log.path)
@@ -129,6 +130,9 @@ func (d *drive) inject(ctx context.Context) (outcome string, err error) {
 		h.At = h.began.Sub(d.began).Seconds()
 		if err := d.hit(ctx, i, f); err != nil {
 			h.Missed = err.Error()
+			if errors.As(err, new(fatal)) {
+				return Broken, err
+			}
 		}
 		h.over = time.Now()
 		d.hits = append(d.hits, h)
@@ -183,6 +187,9 @@ var errNobody = errors.New("no such process")
 
 // hit does one fault and returns when it is over.
 func (d *drive) hit(ctx context.Context, i int, f Fault) error {
+	if f.Kind == PowerLoss {
+		return d.losePower(ctx)
+	}
 	verb, role, _ := strings.Cut(f.Kind, "-")
 	if role == "all" && verb == "kill" {
 		role = ""

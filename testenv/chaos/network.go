@@ -119,8 +119,10 @@ func (n *network) close() {
 	defer n.mu.Unlock()
 	if n.s3 != nil {
 		n.s3.Close()
+		n.s3 = nil
 	}
 	if n.temporal != nil {
 		n.temporal.Close()
+		n.temporal = nil
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -167,6 +168,19 @@ func (r *Runner) run(ctx context.Context, p Plan, dir string) (res Result, sums 
 	}
 	d := &drive{r: r, plan: p, dir: dir, data: filepath.Join(dir, "data"), log: log, began: began, finished: make(chan struct{}), failed: make(chan error, 8)}
 	defer d.reap()
+	if slices.ContainsFunc(p.Faults, func(f Fault) bool { return f.Kind == PowerLoss }) {
+		var err error
+		if d.disk, err = newDisk(dir, d.data); err != nil {
+			fail(Broken, err)
+			return res, "", log
+		}
+		defer func() {
+			d.reap()
+			if err := d.disk.close(); err != nil {
+				fail(Broken, err)
+			}
+		}()
+	}
 	sctx, stop := context.WithCancel(ctx)
 	defer d.services.Wait()
 	defer stop()
@@ -212,6 +226,8 @@ type drive struct {
 	failed   chan error
 
 	services sync.WaitGroup
+	gate     sync.RWMutex
+	disk     *disk // nil: the data directory is a plain folder
 	mu       sync.Mutex
 	all      []*service
 	network  *network

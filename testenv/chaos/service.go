@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -19,6 +20,7 @@ type service struct {
 	log  string // file that takes its output
 	// ended is told of each end with what the command wrote since its start; true ends the service.
 	ended func(output string, code int) bool
+	gate  *sync.RWMutex // who holds it for writing keeps the command from starting
 
 	starts int
 }
@@ -39,7 +41,10 @@ func (s *service) keep(ctx context.Context) error {
 		cmd := exec.Command(s.exe, s.args...)
 		cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), s.env...), f, f
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		if err := cmd.Start(); err != nil {
+		s.gate.RLock()
+		err = cmd.Start()
+		s.gate.RUnlock()
+		if err != nil {
 			return fmt.Errorf("chaos: start %s: %w", s.name, err)
 		}
 		s.starts++

@@ -21,17 +21,22 @@ func (e *portInUse) Is(target error) bool { return target == ErrPortInUse }
 type ports struct {
 	grpc, http, ui            int
 	history, matching, worker int
+	uiHeld                    net.Listener // keeps others off the UI's port, for which the UI asks last
 }
 
 func (ports) address(ip string, port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }
 
 // choosePorts checks the wished ports and finds free ones for the rest. All are held until every one is chosen, so
-// that no number comes twice. The server and the UI take numbers, not listeners, and end the process when a number is taken:
+// that no number comes twice; that of the UI until the UI takes it, seconds later. The server and the UI take numbers, not listeners, and end the process when a number is taken:
 // this check is where a busy port becomes a plain error.
 func choosePorts(o Options) (p ports, err error) {
 	var held []net.Listener
 	defer func() {
 		for _, l := range held {
+			if err == nil && l.Addr().(*net.TCPAddr).Port == p.ui {
+				p.uiHeld = l
+				continue
+			}
 			err = errors.Join(err, l.Close())
 		}
 	}()

@@ -114,6 +114,7 @@ func Start(ctx context.Context, o Options) (s *Server, err error) {
 	if err != nil {
 		return s, err
 	}
+	defer func() { _ = p.uiHeld.Close() }() // a second time, if the UI has it
 	if err := prepareFile(o); err != nil {
 		return s, err
 	}
@@ -129,6 +130,10 @@ func Start(ctx context.Context, o Options) (s *Server, err error) {
 	s.UIURL = "http://" + p.address(o.IP, p.ui)
 	if err := s.ready(ctx, o); err != nil {
 		return s, err
+	}
+	// The UI ends the whole process when its port is taken, so nobody gets a chance until now.
+	if err := p.uiHeld.Close(); err != nil {
+		return s, fmt.Errorf("temporal: hand the UI its port: %w", err)
 	}
 	s.ui = startUI(o, p)
 	if err := s.uiReady(ctx); err != nil {

@@ -83,7 +83,8 @@ func soak(ctx context.Context, out io.Writer, binary string, long time.Duration,
 		ready = strings.Contains(sc.Text(), "Ctrl-C")
 	}
 	if !ready {
-		return fmt.Errorf("%s up ended before it was ready: %s", binary, errs.String())
+		err := up.Wait()
+		return fmt.Errorf("%s up ended before it was ready: %w\n%s", binary, err, errs.String())
 	}
 	go func() { _, _ = io.Copy(io.Discard, said) }()
 

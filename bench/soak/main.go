@@ -64,6 +64,8 @@ func soak(ctx context.Context, out io.Writer, binary string, long time.Duration,
 		return err
 	}
 	up := exec.Command(binary, "--data", data, "up")
+	var errs strings.Builder
+	up.Stderr = &errs
 	said, err := up.StdoutPipe()
 	if err != nil {
 		return err
@@ -76,7 +78,13 @@ func soak(ctx context.Context, out io.Writer, binary string, long time.Duration,
 		_ = up.Wait()
 	}()
 	sc := bufio.NewScanner(said)
-	for sc.Scan() && !strings.Contains(sc.Text(), "Ctrl-C") {
+	ready := false
+	for !ready && sc.Scan() {
+		ready = strings.Contains(sc.Text(), "Ctrl-C")
+	}
+	if !ready {
+		err := up.Wait()
+		return fmt.Errorf("%s up ended before it was ready: %w\n%s", binary, err, errs.String())
 	}
 	go func() { _, _ = io.Copy(io.Discard, said) }()
 
@@ -137,6 +145,9 @@ func processes(pid int) (map[string]usage, error) {
 	out := map[string]usage{}
 	proc := fmt.Sprintf("/proc/%d", pid)
 	args, err := os.ReadFile(proc + "/cmdline")
+	if err == nil && len(args) == 0 { // it has ended, and nobody has looked yet
+		err = os.ErrProcessDone
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; soak needs Linux's /proc, and a stack that lives", err)
 	}

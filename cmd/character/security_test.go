@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -77,11 +78,25 @@ func (m *machine) info() stack.Info {
 	return i
 }
 
+// ports are free ones for the flags of up: the usual ones are also those that other stacks on this machine try.
+func ports(t *testing.T) (flags []string) {
+	t.Helper()
+	for _, name := range []string{"temporal", "http", "ui", "s3"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() //nolint:errcheck // all are held until each has its own
+		flags = append(flags, fmt.Sprintf("--%s-port=%d", name, l.Addr().(*net.TCPAddr).Port))
+	}
+	return flags
+}
+
 // up starts the servers and waits until they are there.
 func (m *machine) up(env []string, more ...string) *exec.Cmd {
 	m.t.Helper()
 	m.env = env
-	return m.startUntil(append([]string{"up"}, more...), func(line string) bool { return strings.Contains(line, "Temporal UI") })
+	return m.startUntil(append(append([]string{"up"}, ports(m.t)...), more...), func(line string) bool { return strings.Contains(line, "Temporal UI") })
 }
 
 // key makes a key file.
@@ -421,7 +436,7 @@ func open(t *testing.T, pids []int) (addresses []string) {
 // TestOnlyForTheOwner: everything listens on loopback, and with the laxest umask files and folders are their owner's only.
 func TestOnlyForTheOwner(t *testing.T) {
 	m := newMachine(t)
-	c := m.command("up", "--codec-key-file", m.key("k"))
+	c := m.command(append([]string{"up", "--codec-key-file", m.key("k")}, ports(t)...)...)
 	lax := exec.Command("sh", append([]string{"-c", `umask 000; exec "$@"`, "sh"}, c.Args...)...)
 	lax.SysProcAttr = c.SysProcAttr
 	m.await(lax, func(line string) bool { return strings.Contains(line, "Temporal UI") })

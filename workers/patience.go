@@ -16,7 +16,7 @@ import (
 // Pauses of an engine worker that could not serve a task: the first, and the longest.
 const (
 	firstPause   = 15 * time.Second
-	longestPause = 5 * time.Minute
+	longestPause = time.Minute // where no other worker is, this is what somebody waits who has put the file there
 )
 
 // patience is an engine worker's slots, held back for a while when the worker lacks what a run needs. The task goes to

@@ -113,8 +113,21 @@ func TestModelChangedOrMissing(t *testing.T) {
 		if out := m.fails("doctor"); !strings.Contains(out, d.model) {
 			t.Errorf("doctor:\n%s", out)
 		}
-		if out := m.fails("run", "--id", "tiny"); !strings.Contains(out, d.model) {
-			t.Errorf("run:\n%s", out)
+		c := m.startUntil([]string{"run", "--id", "tiny"}, func(line string) bool { return strings.Contains(line, "no such file") && strings.Contains(line, d.model) })
+		if err := os.Rename(aside, d.model); err != nil {
+			t.Fatal(err)
+		}
+		ended(t, c)
+		if got := m.sums("tiny"); got != d.want {
+			t.Errorf("the export differs:\n--- want\n%s--- got\n%s", d.want, got)
+		}
+	})
+	t.Run("missing for repair", func(t *testing.T) {
+		m := copyOf(t, d, d.data)
+		db := filepath.Join(m.data, "temporal", "temporal.db")
+		remove(t, db, db+"-wal", db+"-shm")
+		if err := os.Rename(d.model, aside); err != nil {
+			t.Fatal(err)
 		}
 		if out := m.fails("repair", "tiny"); !strings.Contains(out, d.model) {
 			t.Errorf("repair without the model:\n%s", out)

@@ -41,9 +41,12 @@ func (d *Data) RecordRun(ctx context.Context, r Record) error {
 	if err != nil {
 		return fmt.Errorf("record run %s: %w", r.ID, err)
 	}
-	note := recordNote{Run: activity.GetInfo(ctx).WorkflowExecution.RunID, State: r.State}
+	note := recordNote{State: r.State}
+	if activity.IsActivity(ctx) {
+		note.Run = activity.GetInfo(ctx).WorkflowExecution.RunID
+	}
 	var have recordNote
-	if h := claim.Head(); json.Unmarshal(h.Note, &have) == nil && have.Run == note.Run {
+	if h := claim.Head(); note.Run != "" && json.Unmarshal(h.Note, &have) == nil && have.Run == note.Run {
 		if n := int64(len(r.Stages)); n < h.Step || n == h.Step && r.State == "running" && have.State != "running" {
 			return nil // this attempt was given up long ago; nobody hears what it returns
 		}

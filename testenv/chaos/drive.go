@@ -36,7 +36,7 @@ func (d *drive) start(ctx context.Context) string {
 				d.failed <- err
 				return
 			}
-			d.serve(ctx, &service{name: "worker", args: append([]string{"worker"}, args...), env: env})
+			d.serve(ctx, &service{name: "worker", args: append([]string{"worker", "--allow-path", d.r.model}, args...), env: env})
 			d.serve(ctx, follow)
 		})
 		return "network"

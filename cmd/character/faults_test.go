@@ -113,7 +113,9 @@ func TestModelChangedOrMissing(t *testing.T) {
 		if out := m.fails("doctor"); !strings.Contains(out, d.model) {
 			t.Errorf("doctor:\n%s", out)
 		}
-		c := m.startUntil([]string{"run", "--id", "tiny"}, func(line string) bool { return strings.Contains(line, "no such file") && strings.Contains(line, d.model) })
+		c := m.startUntil([]string{"run", "--id", "tiny"}, func(line string) bool {
+			return strings.Contains(line, "no such file") && strings.Contains(line, d.model)
+		})
 		if err := os.Rename(aside, d.model); err != nil {
 			t.Fatal(err)
 		}

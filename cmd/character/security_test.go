@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -132,7 +131,7 @@ func TestSecretsStayOut(t *testing.T) {
 	openai := []string{"--set", "teacher=openai", "--set", "teacher_options.base_url=" + server.URL, "--set", "teacher_options.model=test-model", "--set", "teacher_options.key_env=PLANTED_TEACHER_KEY"}
 
 	run := m.command(m.runArgs("planted", openai...)...)
-	var said syncBuffer
+	var said lockedBuffer
 	run.Stdout, run.Stderr = &said, &said
 	if err := run.Start(); err != nil {
 		t.Fatal(err)
@@ -189,23 +188,6 @@ func TestSecretsStayOut(t *testing.T) {
 		t.Errorf("the scan is blind; arguments:\n%s", args)
 	}
 	killAll(t, up)
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // TestEncryptedRun: with a key file Temporal's file holds nothing of what the run says; without it nothing can be read.

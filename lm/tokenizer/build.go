@@ -60,6 +60,7 @@ func build(src source) (*Tokenizer, error) {
 			t.bytes[id] = unspellPiece(s)
 		} else {
 			t.bytes[id] = unspell(s)
+			t.longest = max(t.longest, len(t.bytes[id]))
 		}
 	}
 	var raw, norm []addedToken
@@ -118,6 +119,10 @@ func (t *Tokenizer) addMerges(merges []mergeText) error {
 		return fmt.Errorf("%d merges are more than the limit of %d; %s", len(merges), 2*maxTokens, hint)
 	}
 	t.pairs = newPairTable(len(merges))
+	var s sides
+	if t.pieces == nil {
+		s = newSides(len(t.tokens))
+	}
 	var joined []byte
 	for rank, m := range merges {
 		left, ok := t.vocab[m.left]
@@ -139,10 +144,14 @@ func (t *Tokenizer) addMerges(merges []mergeText) error {
 		t.pairs.set(left, right, int32(rank), id)
 		if t.pieces != nil {
 			t.pieces.join(m.left, m.right)
+		} else {
+			s.add(m.left, m.right, left, right, int32(rank))
 		}
 	}
 	if t.pieces != nil {
 		t.pieces.noCutsInside()
+	} else {
+		t.addCharacterTable(s)
 	}
 	return nil
 }

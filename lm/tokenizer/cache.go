@@ -36,9 +36,10 @@ func (c *cachedWord) is(w string) bool {
 }
 
 // appendWord appends the ids of one word.
-func (t *Tokenizer) appendWord(ids []int32, w string) []int32 {
+func (t *Tokenizer) appendWord(sc *scratch, w string) {
 	if len(w) > cacheBytes {
-		return t.merge(ids, w)
+		t.merge(sc, w)
+		return
 	}
 	h := maphash.String(t.words.seed, w) % cacheSlots
 	slot := &t.words.slots[h]
@@ -47,22 +48,23 @@ func (t *Tokenizer) appendWord(ids []int32, w string) []int32 {
 	if !c.is(w) {
 		second := &t.words.slots[h^1]
 		if c = second.Load(); !c.is(w) {
-			base := len(ids)
-			ids = t.merge(ids, w)
-			if len(ids)-base <= cacheIDs {
-				e := &cachedWord{n: uint8(len(w)), k: uint8(len(ids) - base)}
+			base := len(sc.ids)
+			t.merge(sc, w)
+			if ids := sc.ids[base:]; len(ids) <= cacheIDs {
+				e := &cachedWord{n: uint8(len(w)), k: uint8(len(ids))}
 				copy(e.word[:], w)
-				copy(e.ids[:], ids[base:])
+				copy(e.ids[:], ids)
 				if old != nil {
 					second.Store(old)
 				}
 				slot.Store(e)
 			}
-			return ids
+			return
 		}
 	}
 	if c.k == 1 {
-		return append(ids, c.ids[0])
+		sc.ids = append(sc.ids, c.ids[0])
+		return
 	}
-	return append(ids, c.ids[:c.k]...)
+	sc.ids = append(sc.ids, c.ids[:c.k]...)
 }

@@ -23,9 +23,9 @@ var scratchPool = sync.Pool{New: func() any { return new(scratch) }}
 
 // merge appends the ids of w: all its bytes, then the merge of lowest rank
 // again and again, leftmost first. Bytes that the vocabulary lacks are dropped,
-// as in the reference.
-func (t *Tokenizer) merge(sc *scratch, w string) {
-	if t.rules.ignoreMerges && len(w) <= t.longest {
+// as in the reference. The hash is that of w by the seed of the word cache.
+func (t *Tokenizer) merge(sc *scratch, w string, hash uint64) {
+	if t.rules.ignoreMerges && t.whole.has(hash) {
 		sc.spelling = appendSpelling(sc.spelling[:0], w)
 		if id, ok := t.vocab[string(sc.spelling)]; ok && !t.special[id] {
 			sc.ids = append(sc.ids, id)

@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strings"
 )
 
@@ -60,7 +61,12 @@ func build(src source) (*Tokenizer, error) {
 			t.bytes[id] = unspellPiece(s)
 		} else {
 			t.bytes[id] = unspell(s)
-			t.longest = max(t.longest, len(t.bytes[id]))
+		}
+	}
+	if t.rules.ignoreMerges {
+		t.whole = newFilter(8 * n)
+		for _, s := range t.bytes { // added tokens stand here as they are spelled, like all others
+			t.whole.add(maphash.String(t.words.seed, s))
 		}
 	}
 	var raw, norm []addedToken

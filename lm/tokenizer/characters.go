@@ -183,7 +183,7 @@ func (t *Tokenizer) appendSymbols(sy []int32, w string) []int32 {
 			i++
 			continue
 		}
-		r, n := utf8.DecodeRuneInString(w[i:])
+		r, n := decode(w[i:])
 		end, after := i+n, uint8(besideEnd)
 		if end < len(w) {
 			after = beside[w[end]]

@@ -16,17 +16,41 @@ const unmerged = merged(math.MaxUint64)
 func (m merged) rank() int32 { return int32(m >> 32) }
 func (m merged) id() int32   { return int32(uint32(m)) }
 
-// pairTable maps a pair of ids to what it makes: open addressing, at most half
-// full, behind a filter of a few bits a pair. Most pairs of a text do not merge;
+// filter tells of most hashes that were not added that they were not.
+type filter struct {
+	bits  []uint64
+	shift uint
+}
+
+// newFilter returns a filter of at least n bits.
+func newFilter(n int) filter {
+	bits := uint(6)
+	for 1<<bits < n {
+		bits++
+	}
+	return filter{make([]uint64, 1<<(bits-6)), 64 - bits}
+}
+
+func (f *filter) add(hash uint64) {
+	h := hash >> f.shift
+	f.bits[h/64] |= 1 << (h % 64)
+}
+
+func (f *filter) has(hash uint64) bool {
+	h := hash >> f.shift
+	return f.bits[h/64]>>(h%64)&1 != 0
+}
+
+// pairTable maps a pair of ids to what it makes: open addressing, at most three
+// quarters full, behind a filter of a few bits a pair. Most pairs of a text do not merge;
 // the filter, which stays in the processor's cache, answers nearly all of these.
 // The multiplier is drawn at random so that no vocabulary file can be built to
 // collide; results do not depend on it.
 type pairTable struct {
-	filter      []uint64
-	entries     []pairEntry
-	mul         uint64
-	filterShift uint
-	shift       uint
+	filter  filter
+	entries []pairEntry
+	mul     uint64
+	shift   uint
 }
 
 type pairEntry struct {
@@ -36,11 +60,10 @@ type pairEntry struct {
 
 func newPairTable(n int) pairTable {
 	bits := uint(4)
-	for 1<<bits < 2*n {
+	for 3<<bits < 4*n {
 		bits++
 	}
-	const more = 2 // the filter has four to eight times as many bits as the table has places in use
-	t := pairTable{make([]uint64, (1<<(bits+more)+63)/64), make([]pairEntry, 1<<bits), rand.Uint64() | 1, 64 - bits - more, 64 - bits}
+	t := pairTable{newFilter(8 << bits), make([]pairEntry, 1<<bits), rand.Uint64() | 1, 64 - bits}
 	for i := range t.entries {
 		t.entries[i].made = unmerged
 	}
@@ -54,8 +77,7 @@ func pairKey(left, right int32) uint64 { return uint64(uint32(left))<<32 | uint6
 func (t *pairTable) set(left, right, rank, id int32) {
 	k := pairKey(left, right)
 	h := k * t.mul
-	f := h >> t.filterShift
-	t.filter[f/64] |= 1 << (f % 64)
+	t.filter.add(h)
 	i := h >> t.shift
 	for t.entries[i].made != unmerged && t.entries[i].key != k {
 		i = (i + 1) & uint64(len(t.entries)-1)
@@ -65,8 +87,7 @@ func (t *pairTable) set(left, right, rank, id int32) {
 
 // get returns what the pair makes, or unmerged.
 func (t *pairTable) get(left, right int32) merged {
-	h := pairKey(left, right) * t.mul
-	if f := h >> t.filterShift; t.filter[f/64]>>(f%64)&1 == 0 {
+	if !t.filter.has(pairKey(left, right) * t.mul) {
 		return unmerged
 	}
 	return t.find(left, right)

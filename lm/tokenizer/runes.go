@@ -88,13 +88,7 @@ func class(s string) (uint8, int) {
 // wide returns the entry of runeTable for the first character of s, which is not
 // ASCII, and its length: 1 for a byte that is not UTF-8.
 func wide(s string) (entry uint8, n int) {
-	switch c := s[0]; {
-	case c < 0xE0 && c > 0xC1 && len(s) > 1 && s[1]&0xC0 == 0x80:
-		return runeTable[int(c&0x1F)<<6|int(s[1]&0x3F)], 2
-	case c < 0xF0 && c > 0xE0 && c != 0xED && len(s) > 2 && s[1]&0xC0 == 0x80 && s[2]&0xC0 == 0x80:
-		return runeTable[int(c&0x0F)<<12|int(s[1]&0x3F)<<6|int(s[2]&0x3F)], 3
-	}
-	r, n := utf8.DecodeRuneInString(s)
+	r, n := decode(s)
 	switch {
 	case r == utf8.RuneError && n == 1:
 		return other, 1
@@ -104,6 +98,29 @@ func wide(s string) (entry uint8, n int) {
 		return classOf(r) | settled, n
 	}
 	return classOf(r), n
+}
+
+// decode is utf8.DecodeRuneInString for a text that does not begin with ASCII,
+// but quicker for most characters.
+func decode(s string) (r rune, n int) {
+	c := rune(s[0])
+	switch {
+	case c < 0xE0 && len(s) > 1 && s[1]&0xC0 == 0x80:
+		if r = c&0x1F<<6 | rune(s[1]&0x3F); c > 0xC1 {
+			return r, 2
+		}
+	case c < 0xF0 && len(s) > 2 && s[1]&0xC0 == 0x80 && s[2]&0xC0 == 0x80:
+		r = c&0x0F<<12 | rune(s[1]&0x3F)<<6 | rune(s[2]&0x3F)
+		if c >= 0xE0 && r >= 0x800 && r&^0x7FF != 0xD800 {
+			return r, 3
+		}
+	case c == 0xF0 && len(s) > 3 && s[1]&0xC0 == 0x80 && s[2]&0xC0 == 0x80 && s[3]&0xC0 == 0x80:
+		r = rune(s[1]&0x3F)<<12 | rune(s[2]&0x3F)<<6 | rune(s[3]&0x3F)
+		if r >= 0x10000 {
+			return r, 4
+		}
+	}
+	return utf8.DecodeRuneInString(s)
 }
 
 // skip returns the end of the run of class want that goes on at i.

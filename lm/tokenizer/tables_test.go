@@ -74,6 +74,24 @@ func TestSettled(t *testing.T) {
 	}
 }
 
+// FuzzDecode compares with the standard library, at every place of a text.
+func FuzzDecode(f *testing.F) {
+	for _, s := range []string{"é", "\xc1\xbf", "\xe0\x9f\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xed\xa0\x80", "\xee\x80\x80", "\xf0\x8f\xbf\xbf", "😀", "\xf4\x90\x80\x80", "\x80\x80\x80", "한\xe4\xbd", "\xf0\x9f\x98", "\uFFFD"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for i := range len(s) {
+			if s[i] < utf8.RuneSelf {
+				continue
+			}
+			want, n := utf8.DecodeRuneInString(s[i:])
+			if got, k := decode(s[i:]); got != want || k != n {
+				t.Errorf("%q: %U of %d bytes, want %U of %d", s[i:], got, k, want, n)
+			}
+		}
+	})
+}
+
 // FuzzDigits compares the two ways to cut numbers out.
 func FuzzDigits(f *testing.F) {
 	for _, s := range []string{"", "a 1", "a  12 34\n5", " 1", "12ab 's1's", "  ", "x½ ٣٤  \t7\n\n8 ", "\xff1\xff 2"} {

@@ -40,7 +40,7 @@ type Tokenizer struct {
 	norm  matcher // added tokens looked for in the normalised text
 
 	byteID     [256]int32 // id of a single byte (of an ASCII character with pieces); -1: not in the vocabulary
-	longest    int        // bytes of the longest entry of a byte-level vocabulary
+	whole      filter     // words that may be in the vocabulary, for ignoreMerges
 	characters characters // of a byte-level vocabulary
 	pieces     *pieces    // nil: byte-level vocabulary
 	pairs      pairTable

@@ -9,6 +9,10 @@ import (
 // time, which is quicker than a heap where there are few.
 const shortWord = 64
 
+// longPasses bounds the passes over a long word before a heap takes over, in
+// symbols looked at for each one of the word.
+const longPasses = 16
+
 // scratch is what encoding a text needs besides the tokenizer.
 type scratch struct {
 	ids      []int32 // of the text so far
@@ -37,23 +41,33 @@ func (t *Tokenizer) merge(sc *scratch, w string, hash uint64) {
 	} else {
 		sc.symbols = t.appendSymbols(sc.symbols[:0], w)
 	}
-	switch n := len(sc.symbols); {
-	case n < 2:
+	if len(sc.symbols) < 2 {
 		sc.ids = append(sc.ids, sc.symbols...)
-	case n <= shortWord:
-		t.mergeShort(sc)
-	default:
-		t.mergeLong(sc)
+		return
 	}
+	t.pairUp(sc)
+	switch {
+	case len(sc.symbols) <= shortWord:
+		t.mergeShort(sc)
+	case t.mergePasses(sc):
+		sc.ids = append(sc.ids, sc.symbols...)
+	default:
+		t.mergeHeap(sc)
+	}
+}
+
+// pairUp fills sc.made: what each symbol makes with the next one.
+func (t *Tokenizer) pairUp(sc *scratch) {
+	made := sc.made[:0]
+	for i := 1; i < len(sc.symbols); i++ {
+		made = append(made, t.pairs.get(sc.symbols[i-1], sc.symbols[i]))
+	}
+	sc.made = append(made, unmerged)
 }
 
 // mergeShort looks for the lowest rank anew after each merge.
 func (t *Tokenizer) mergeShort(sc *scratch) {
-	sy, made := sc.symbols, sc.made[:0] // made[i]: what sy[i] and sy[i+1] make
-	for i := 1; i < len(sy); i++ {
-		made = append(made, t.pairs.get(sy[i-1], sy[i]))
-	}
-	sc.made = made
+	sy, made := sc.symbols, sc.made[:len(sc.symbols)-1]
 	for {
 		best, at := unmerged, 0
 		for i, m := range made {
@@ -76,6 +90,39 @@ func (t *Tokenizer) mergeShort(sc *scratch) {
 	sc.ids = append(sc.ids, sy...)
 }
 
+// mergePasses merges in each pass over the word all places of the lowest rank,
+// which is quick where a few pairs come again and again. A pass does no more of
+// them once a merge of a lower rank has become possible. It reports whether
+// nothing is left to merge.
+func (t *Tokenizer) mergePasses(sc *scratch) bool {
+	sy, made := sc.symbols, sc.made
+	for work := longPasses * len(sy); ; work -= len(sy) {
+		low := slices.Min(made)
+		if low == unmerged || work < 0 {
+			sc.symbols, sc.made = sy, made
+			return low == unmerged
+		}
+		out, lower := 0, false
+		for i := 0; i < len(sy); out++ {
+			id, m := sy[i], made[i]
+			i++
+			if m == low && !lower {
+				id, m = low.id(), unmerged
+				if i++; i < len(sy) {
+					m = t.pairs.get(id, sy[i])
+					lower = m < low
+				}
+				if out > 0 {
+					made[out-1] = t.pairs.get(sy[out-1], id)
+					lower = lower || made[out-1] < low
+				}
+			}
+			sy[out], made[out] = id, m
+		}
+		sy, made = sy[:out], made[:out]
+	}
+}
+
 // link is a symbol of a long word in a doubly linked list.
 type link struct {
 	made           merged // with the next one
@@ -86,19 +133,17 @@ type link struct {
 // in the upper half and the place of its left symbol in the lower one.
 type candidate uint64
 
-// mergeLong keeps the possible merges on a heap: n log n for a word of any length.
-func (t *Tokenizer) mergeLong(sc *scratch) {
+// mergeHeap keeps the possible merges on a heap: n log n for a word of any length.
+func (t *Tokenizer) mergeHeap(sc *scratch) {
 	l, h := sc.links[:0], sc.heap[:0]
 	for i, id := range sc.symbols {
-		l = append(l, link{unmerged, id, int32(i) - 1, int32(i) + 1})
-	}
-	l[len(l)-1].next = -1
-	for i := range len(l) - 1 {
-		if m := t.pairs.get(l[i].id, l[i+1].id); m != unmerged {
-			l[i].made = m
+		m := sc.made[i]
+		l = append(l, link{m, id, int32(i) - 1, int32(i) + 1})
+		if m != unmerged {
 			h = append(h, candidate(pairKey(m.rank(), int32(i))))
 		}
 	}
+	l[len(l)-1].next = -1
 	for i := len(h)/2 - 1; i >= 0; i-- {
 		siftDown(h, i)
 	}

@@ -94,9 +94,9 @@ func (m *matcher) longest(s string) int {
 	return best
 }
 
-// each appends the ids of s: added tokens by their id, what stands between
-// them through rest. With special false, special tokens are left in the text.
-func (m *matcher) each(ids []int32, s string, special bool, rest func([]int32, string) []int32) []int32 {
+// each appends the ids of s to those of sc: added tokens by their id, what stands
+// between them through rest. With special false, special tokens are left in the text.
+func (m *matcher) each(sc *scratch, s string, special bool, rest func(*scratch, string)) {
 	start := 0
 	for from := 0; ; {
 		a, at, ok := m.find(s, from)
@@ -108,15 +108,14 @@ func (m *matcher) each(ids []int32, s string, special bool, rest func([]int32, s
 			continue
 		}
 		if at > start {
-			ids = rest(ids, s[start:at])
+			rest(sc, s[start:at])
 		}
-		ids = append(ids, a.id)
+		sc.ids = append(sc.ids, a.id)
 		start = from
 	}
 	if start < len(s) {
-		ids = rest(ids, s[start:])
+		rest(sc, s[start:])
 	}
-	return ids
 }
 
 // FindSpecial returns the first special token that Encode would recognise in

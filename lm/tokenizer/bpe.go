@@ -1,93 +1,24 @@
 package tokenizer
 
 import (
-	"math/rand/v2"
+	"slices"
 	"sync"
 )
 
-// pairTable maps a pair of ids to the rank of its merge and the id it makes:
-// open addressing, at most half full. The multiplier is drawn at random so
-// that no vocabulary file can be built to collide; results do not depend on it.
-type pairTable struct {
-	entries []pairEntry
-	mul     uint64
-	shift   uint
-}
+// shortWord is how many symbols are merged by looking through all of them each
+// time, which is quicker than a heap where there are few.
+const shortWord = 64
 
-type pairEntry struct {
-	key  uint64 // left<<32 | right
-	rank int32  // -1: empty
-	id   int32
-}
+// longPasses bounds the passes over a long word before a heap takes over, in
+// symbols looked at for each one of the word.
+const longPasses = 16
 
-func newPairTable(n int) pairTable {
-	bits := uint(4)
-	for 1<<bits < 2*n {
-		bits++
-	}
-	t := pairTable{entries: make([]pairEntry, 1<<bits), mul: rand.Uint64() | 1, shift: 64 - bits}
-	for i := range t.entries {
-		t.entries[i].rank = -1
-	}
-	return t
-}
-
-func pairKey(left, right int32) uint64 { return uint64(uint32(left))<<32 | uint64(uint32(right)) }
-
-// set stores a merge; a pair that is listed twice keeps its last rank, as in
-// the reference.
-func (t *pairTable) set(left, right, rank, id int32) {
-	k := pairKey(left, right)
-	h := k * t.mul >> t.shift
-	for t.entries[h].rank >= 0 && t.entries[h].key != k {
-		h = (h + 1) & uint64(len(t.entries)-1)
-	}
-	t.entries[h] = pairEntry{k, rank, id}
-}
-
-// get returns rank -1 when the pair does not merge.
-func (t *pairTable) get(left, right int32) (rank, id int32) {
-	k := pairKey(left, right)
-	h := k * t.mul >> t.shift
-	for {
-		e := &t.entries[h]
-		if e.rank < 0 {
-			return -1, -1
-		}
-		if e.key == k {
-			return e.rank, e.id
-		}
-		h = (h + 1) & uint64(len(t.entries)-1)
-	}
-}
-
-// inOrder lists the keys by rank, 0 for a rank that a later line replaced.
-func (t *pairTable) inOrder() []uint64 {
-	top := int32(-1)
-	for _, e := range t.entries {
-		top = max(top, e.rank)
-	}
-	keys := make([]uint64, top+1)
-	for _, e := range t.entries {
-		if e.rank >= 0 {
-			keys[e.rank] = e.key
-		}
-	}
-	return keys
-}
-
-// symbol is one piece of a word during merging, in a doubly linked list.
-type symbol struct{ id, prev, next int32 }
-
-// candidate is a merge that was possible when it was put on the heap.
-type candidate struct{ rank, pos, id int32 }
-
-func (a candidate) less(b candidate) bool {
-	return a.rank < b.rank || (a.rank == b.rank && a.pos < b.pos)
-}
-
+// scratch is what encoding a text needs besides the tokenizer.
 type scratch struct {
-	symbols  []symbol
+	ids      []int32 // of the text so far
+	symbols  []int32 // of the word
+	made     []merged
+	links    []link
 	heap     []candidate
 	spelling []byte
 }
@@ -95,41 +26,124 @@ type scratch struct {
 var scratchPool = sync.Pool{New: func() any { return new(scratch) }}
 
 // merge appends the ids of w: all its bytes, then the merge of lowest rank
-// again and again, leftmost first. A heap keeps this at n log n for a word of
-// any length. Bytes that the vocabulary lacks are dropped, as in the reference.
-func (t *Tokenizer) merge(ids []int32, w string) []int32 {
-	sc := scratchPool.Get().(*scratch)
-	defer scratchPool.Put(sc)
-	if t.rules.ignoreMerges {
+// again and again, leftmost first. Bytes that the vocabulary lacks are dropped,
+// as in the reference. The hash is that of w by the seed of the word cache.
+func (t *Tokenizer) merge(sc *scratch, w string, hash uint64) {
+	if t.rules.ignoreMerges && t.whole.has(hash) {
 		sc.spelling = appendSpelling(sc.spelling[:0], w)
 		if id, ok := t.vocab[string(sc.spelling)]; ok && !t.special[id] {
-			return append(ids, id)
+			sc.ids = append(sc.ids, id)
+			return
 		}
 	}
-	sy := sc.symbols[:0]
 	if t.pieces != nil {
-		sy = t.appendCharacters(sy, w)
+		sc.symbols = t.appendCharacters(sc.symbols[:0], w)
 	} else {
-		for i := 0; i < len(w); i++ {
-			if id := t.byteID[w[i]]; id >= 0 {
-				sy = append(sy, symbol{id: id})
+		sc.symbols = t.appendSymbols(sc.symbols[:0], w)
+	}
+	if len(sc.symbols) < 2 {
+		sc.ids = append(sc.ids, sc.symbols...)
+		return
+	}
+	t.pairUp(sc)
+	switch {
+	case len(sc.symbols) <= shortWord:
+		t.mergeShort(sc)
+	case t.mergePasses(sc):
+		sc.ids = append(sc.ids, sc.symbols...)
+	default:
+		t.mergeHeap(sc)
+	}
+}
+
+// pairUp fills sc.made: what each symbol makes with the next one.
+func (t *Tokenizer) pairUp(sc *scratch) {
+	made := sc.made[:0]
+	for i := 1; i < len(sc.symbols); i++ {
+		made = append(made, t.pairs.get(sc.symbols[i-1], sc.symbols[i]))
+	}
+	sc.made = append(made, unmerged)
+}
+
+// mergeShort looks for the lowest rank anew after each merge.
+func (t *Tokenizer) mergeShort(sc *scratch) {
+	sy, made := sc.symbols, sc.made[:len(sc.symbols)-1]
+	for {
+		best, at := unmerged, 0
+		for i, m := range made {
+			if m < best {
+				best, at = m, i
 			}
 		}
-	}
-	for i := range sy {
-		sy[i].prev, sy[i].next = int32(i)-1, int32(i)+1
-	}
-	sc.symbols = sy
-	if len(sy) == 0 {
-		return ids
-	}
-	sy[len(sy)-1].next = -1
-	h := sc.heap[:0]
-	for i := 0; i+1 < len(sy); i++ {
-		if rank, id := t.pairs.get(sy[i].id, sy[i+1].id); rank >= 0 {
-			h = append(h, candidate{rank, int32(i), id})
+		if best == unmerged {
+			break
+		}
+		sy[at] = best.id()
+		sy, made = slices.Delete(sy, at+1, at+2), slices.Delete(made, at, at+1)
+		if at > 0 {
+			made[at-1] = t.pairs.get(sy[at-1], sy[at])
+		}
+		if at < len(made) {
+			made[at] = t.pairs.get(sy[at], sy[at+1])
 		}
 	}
+	sc.ids = append(sc.ids, sy...)
+}
+
+// mergePasses merges in each pass over the word all places of the lowest rank,
+// which is quick where a few pairs come again and again. A pass does no more of
+// them once a merge of a lower rank has become possible. It reports whether
+// nothing is left to merge.
+func (t *Tokenizer) mergePasses(sc *scratch) bool {
+	sy, made := sc.symbols, sc.made
+	for work := longPasses * len(sy); ; work -= len(sy) {
+		low := slices.Min(made)
+		if low == unmerged || work < 0 {
+			sc.symbols, sc.made = sy, made
+			return low == unmerged
+		}
+		out, lower := 0, false
+		for i := 0; i < len(sy); out++ {
+			id, m := sy[i], made[i]
+			i++
+			if m == low && !lower {
+				id, m = low.id(), unmerged
+				if i++; i < len(sy) {
+					m = t.pairs.get(id, sy[i])
+					lower = m < low
+				}
+				if out > 0 {
+					made[out-1] = t.pairs.get(sy[out-1], id)
+					lower = lower || made[out-1] < low
+				}
+			}
+			sy[out], made[out] = id, m
+		}
+		sy, made = sy[:out], made[:out]
+	}
+}
+
+// link is a symbol of a long word in a doubly linked list.
+type link struct {
+	made           merged // with the next one
+	id, prev, next int32  // prev, next -1: none
+}
+
+// candidate is a merge that was possible when it was put on the heap: its rank
+// in the upper half and the place of its left symbol in the lower one.
+type candidate uint64
+
+// mergeHeap keeps the possible merges on a heap: n log n for a word of any length.
+func (t *Tokenizer) mergeHeap(sc *scratch) {
+	l, h := sc.links[:0], sc.heap[:0]
+	for i, id := range sc.symbols {
+		m := sc.made[i]
+		l = append(l, link{m, id, int32(i) - 1, int32(i) + 1})
+		if m != unmerged {
+			h = append(h, candidate(pairKey(m.rank(), int32(i))))
+		}
+	}
+	l[len(l)-1].next = -1
 	for i := len(h)/2 - 1; i >= 0; i-- {
 		siftDown(h, i)
 	}
@@ -139,34 +153,33 @@ func (t *Tokenizer) merge(ids []int32, w string) []int32 {
 		h[0] = h[last]
 		h = h[:last]
 		siftDown(h, 0)
-		left := &sy[c.pos]
-		if left.id < 0 || left.next < 0 {
+		at := int32(uint32(c))
+		left := &l[at]
+		if left.made.rank() != int32(c>>32) { // out of date: either side has been merged since
 			continue
 		}
-		right := &sy[left.next]
-		// Out of date when either side has been merged since.
-		if rank, id := t.pairs.get(left.id, right.id); rank != c.rank || id != c.id {
-			continue
-		}
-		left.id, right.id = c.id, -1
-		left.next = right.next
-		if right.next >= 0 {
-			sy[right.next].prev = c.pos
-			if rank, id := t.pairs.get(left.id, sy[left.next].id); rank >= 0 {
-				h = push(h, candidate{rank, c.pos, id})
+		right := &l[left.next]
+		left.id, left.next, left.made, right.made = left.made.id(), right.next, unmerged, unmerged
+		if left.next >= 0 {
+			next := &l[left.next]
+			next.prev = at
+			if m := t.pairs.get(left.id, next.id); m != unmerged {
+				left.made = m
+				h = push(h, candidate(pairKey(m.rank(), at)))
 			}
 		}
 		if left.prev >= 0 {
-			if rank, id := t.pairs.get(sy[left.prev].id, left.id); rank >= 0 {
-				h = push(h, candidate{rank, left.prev, id})
+			prev := &l[left.prev]
+			prev.made = t.pairs.get(prev.id, left.id)
+			if prev.made != unmerged {
+				h = push(h, candidate(pairKey(prev.made.rank(), left.prev)))
 			}
 		}
 	}
-	sc.heap = h
-	for i := int32(0); i >= 0; i = sy[i].next {
-		ids = append(ids, sy[i].id)
+	sc.links, sc.heap = l, h
+	for i := int32(0); i >= 0; i = l[i].next {
+		sc.ids = append(sc.ids, l[i].id)
 	}
-	return ids
 }
 
 func siftDown(h []candidate, i int) {
@@ -175,10 +188,10 @@ func siftDown(h []candidate, i int) {
 		if c >= len(h) {
 			return
 		}
-		if c+1 < len(h) && h[c+1].less(h[c]) {
+		if c+1 < len(h) && h[c+1] < h[c] {
 			c++
 		}
-		if !h[c].less(h[i]) {
+		if h[c] >= h[i] {
 			return
 		}
 		h[c], h[i] = h[i], h[c]
@@ -190,7 +203,7 @@ func push(h []candidate, c candidate) []candidate {
 	h = append(h, c)
 	for i := len(h) - 1; i > 0; {
 		p := (i - 1) / 2
-		if !h[i].less(h[p]) {
+		if h[i] >= h[p] {
 			break
 		}
 		h[i], h[p] = h[p], h[i]

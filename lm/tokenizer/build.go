@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strings"
 )
 
@@ -62,6 +63,12 @@ func build(src source) (*Tokenizer, error) {
 			t.bytes[id] = unspell(s)
 		}
 	}
+	if t.rules.ignoreMerges {
+		t.whole = newFilter(8 * n)
+		for _, s := range t.bytes { // added tokens stand here as they are spelled, like all others
+			t.whole.add(maphash.String(t.words.seed, s))
+		}
+	}
 	var raw, norm []addedToken
 	for _, a := range src.added {
 		t.special[a.id] = a.special
@@ -118,6 +125,10 @@ func (t *Tokenizer) addMerges(merges []mergeText) error {
 		return fmt.Errorf("%d merges are more than the limit of %d; %s", len(merges), 2*maxTokens, hint)
 	}
 	t.pairs = newPairTable(len(merges))
+	var s sides
+	if t.pieces == nil {
+		s = newSides(len(t.tokens))
+	}
 	var joined []byte
 	for rank, m := range merges {
 		left, ok := t.vocab[m.left]
@@ -139,10 +150,14 @@ func (t *Tokenizer) addMerges(merges []mergeText) error {
 		t.pairs.set(left, right, int32(rank), id)
 		if t.pieces != nil {
 			t.pieces.join(m.left, m.right)
+		} else {
+			s.add(m.left, m.right, left, right, int32(rank))
 		}
 	}
 	if t.pieces != nil {
 		t.pieces.noCutsInside()
+	} else {
+		t.addCharacterTable(s)
 	}
 	return nil
 }

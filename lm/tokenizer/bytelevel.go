@@ -1,16 +1,17 @@
 package tokenizer
 
+import "unicode/utf8"
+
 // Byte-level vocabularies spell every byte as one printable rune: GPT-2's
 // table, in which a space is Ġ and a newline Ċ.
 
 var (
 	byteRune [256]rune
-	runeByte map[rune]byte
+	runeByte [512]byte // 0 for a rune that spells no byte
 )
 
 func init() {
 	next := rune(256)
-	runeByte = make(map[rune]byte, 256)
 	for b := range 256 {
 		r := rune(b)
 		if (b < '!' || b > '~') && (b < 0xA1 || b > 0xAC) && b < 0xAE || b == 0xAD {
@@ -25,7 +26,7 @@ func init() {
 // appendSpelling appends the vocabulary's spelling of the bytes of s.
 func appendSpelling(dst []byte, s string) []byte {
 	for i := 0; i < len(s); i++ {
-		dst = append(dst, string(byteRune[s[i]])...)
+		dst = utf8.AppendRune(dst, byteRune[s[i]])
 	}
 	return dst
 }
@@ -45,8 +46,8 @@ func unspell(s string) string {
 	}
 	b := make([]byte, 0, len(s))
 	for _, r := range s {
-		c, ok := runeByte[r]
-		if !ok {
+		c := runeByte[r&0x1FF]
+		if byteRune[c] != r {
 			return s
 		}
 		b = append(b, c)

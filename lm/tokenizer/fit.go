@@ -26,8 +26,8 @@ func (t *Tokenizer) Fit(rows int) error {
 		}
 	}
 	for _, e := range t.pairs.entries {
-		if e.rank >= 0 { // what a merge makes is no mere added token
-			added[e.id] = false
+		if e.made != unmerged { // what a merge makes is no mere added token
+			added[e.made.id()] = false
 		}
 	}
 	for id := max(rows, 0); id < len(t.tokens); id++ {

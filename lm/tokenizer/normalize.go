@@ -69,8 +69,8 @@ func settledRune(s string) (n int, ok bool) {
 	if s[0] < utf8.RuneSelf {
 		return 1, true
 	}
-	r, n := utf8.DecodeRuneInString(s)
-	return n, int(r) < len(runeTable) && runeTable[r]&settled != 0 && n > 1
+	e, n := wide(s)
+	return n, e&settled != 0
 }
 
 // brokenRune reports whether s begins with a byte that is not UTF-8.

@@ -150,32 +150,32 @@ func (p *pieces) noCutsInside() {
 }
 
 // appendPieces cuts s where no merge joins and appends the ids of the parts.
-func (t *Tokenizer) appendPieces(ids []int32, s string) []int32 {
+func (t *Tokenizer) appendPieces(sc *scratch, s string) {
 	joins := &t.pieces.joins
 	start := 0
 	for i := 1; i < len(s); i++ {
 		if !joins[uint16(s[i-1])<<8|uint16(s[i])] {
-			ids = t.appendWord(ids, s[start:i])
+			t.appendWord(sc, s[start:i])
 			start = i
 		}
 	}
-	return t.appendWord(ids, s[start:])
+	t.appendWord(sc, s[start:])
 }
 
-// appendCharacters appends the characters of w as symbols, not linked yet.
-func (t *Tokenizer) appendCharacters(sy []symbol, w string) []symbol {
+// appendCharacters appends what the word w begins as.
+func (t *Tokenizer) appendCharacters(sy []int32, w string) []int32 {
 	for i := 0; i < len(w); {
 		if c := w[i]; c < utf8.RuneSelf {
-			sy = append(sy, symbol{id: t.byteID[c]})
+			sy = append(sy, t.byteID[c])
 			i++
 			continue
 		}
 		r, n := utf8.DecodeRuneInString(w[i:])
 		if id := t.pieces.id(r); id >= 0 && (r != utf8.RuneError || n > 1) {
-			sy = append(sy, symbol{id: id})
+			sy = append(sy, id)
 		} else {
 			for k := range n {
-				sy = append(sy, symbol{id: t.byteID[w[i+k]]})
+				sy = append(sy, t.byteID[w[i+k]])
 			}
 		}
 		i += n

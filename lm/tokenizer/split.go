@@ -1,13 +1,6 @@
 package tokenizer
 
-import (
-	"strings"
-	"sync"
-	"unicode"
-	"unicode/utf8"
-
-	"golang.org/x/text/unicode/norm"
-)
+import "strings"
 
 // split names a pattern that cuts text into words. The patterns are regular
 // expressions with a lookahead in their published form; here each is a hand
@@ -23,89 +16,24 @@ const (
 	splitLlama3
 )
 
+// part returns the length of the first part of s, which words do not cross.
+func (r *rules) part(s string) int {
+	if r.digits && r.split != splitGPT2 { // nextGPT2 does it on the way
+		return digitPiece(s, r.digitGroups)
+	}
+	return len(s)
+}
+
 // next returns the length of the first word of s, which is not empty.
-func (p split) next(s string) int {
-	switch p {
+func (r *rules) next(s string) int {
+	switch r.split {
 	case splitGPT2:
-		return nextGPT2(s)
+		return r.nextGPT2(s)
 	case splitLlama3:
 		return nextGPT4(s, 3)
 	default:
 		return nextGPT4(s, 1)
 	}
-}
-
-// Character classes of the patterns.
-const (
-	letter  uint8 = iota // \p{L}
-	number               // \p{N}
-	space                // \s but not newline
-	newline              // \r \n
-	other
-)
-
-var asciiClass = func() (t [utf8.RuneSelf]uint8) {
-	for i := range t {
-		t[i] = classOf(rune(i))
-	}
-	return t
-}()
-
-// runeTable holds what is asked of each character of a text, for the code
-// points of two and three bytes: its class, and the bit settled.
-var runeTable [1 << 16]uint8
-
-// settled marks a character that NFC never changes, moves or joins with the one
-// before it: a text of such characters is in NFC.
-const settled uint8 = 0x80
-
-// fillRuneTable is called once, by the first tokenizer that needs the table.
-var fillRuneTable = sync.OnceFunc(func() {
-	for r := range rune(len(runeTable)) {
-		c := classOf(r)
-		if s := string(r); norm.NFC.IsNormalString(s) && norm.NFC.PropertiesString(s).BoundaryBefore() {
-			c |= settled
-		}
-		runeTable[r] = c
-	}
-})
-
-func classOf(r rune) uint8 {
-	switch {
-	case r == '\r' || r == '\n':
-		return newline
-	case unicode.IsSpace(r):
-		return space
-	case unicode.IsLetter(r):
-		return letter
-	case unicode.IsNumber(r):
-		return number
-	}
-	return other
-}
-
-// class returns the class of the first rune of s and its length.
-func class(s string) (uint8, int) {
-	if c := s[0]; c < utf8.RuneSelf {
-		return asciiClass[c], 1
-	}
-	r, n := utf8.DecodeRuneInString(s)
-	if int(r) < len(runeTable) {
-		return runeTable[r] &^ settled, n
-	}
-	return classOf(r), n
-}
-
-// skip returns the end of the run of class want that goes on at i.
-func skip(s string, i int, want uint8) int {
-	for i < len(s) {
-		c, n := class(s[i:])
-		if c != want {
-			break
-		}
-		i += n
-	}
-	return i
 }
 
 // digitPiece returns the length of the first piece of s when numbers are cut
@@ -128,7 +56,9 @@ func digitPiece(s string, groups bool) int {
 	return n
 }
 
-func nextGPT2(s string) int {
+// nextGPT2 cuts numbers out too where the rules say so: to what stands before a
+// digit, the text ends there.
+func (r *rules) nextGPT2(s string) int {
 	if s[0] == '\'' && len(s) > 1 {
 		switch s[1] {
 		case 's', 't', 'm', 'd':
@@ -147,18 +77,27 @@ func nextGPT2(s string) int {
 	if s[0] == ' ' && len(s) > 1 {
 		i = 1
 	}
-	if c, n := class(s[i:]); c == letter || c == number || c == other {
+	switch c, n := class(s[i:]); {
+	case c == number && r.digits && i > 0:
+		return i
+	case c == number && r.digits && !r.digitGroups:
+		return n
+	case c == letter || c == number || c == other:
 		return skip(s, i+n, c)
 	}
-	return spaces(s)
+	return spaces(s, r.digits)
 }
 
 // spaces is \s+(?!\S)|\s+ : the whole run at the end of the text, else the run
-// without its last rune, which goes to the next word.
-func spaces(s string) int {
+// without its last rune, which goes to the next word. With digits, a digit ends
+// the text.
+func spaces(s string, digits bool) int {
 	end, last := 0, 0
 	for end < len(s) {
 		c, n := class(s[end:])
+		if c == number && digits {
+			return end
+		}
 		if c != space && c != newline {
 			break
 		}
@@ -223,7 +162,7 @@ func nextGPT4(s string, digits int) int {
 	if lastNewline >= 0 {
 		return lastNewline
 	}
-	return spaces(s)
+	return spaces(s, false)
 }
 
 // contraction is (?i:'s|'t|'re|'ve|'m|'ll|'d) at the start of s; 0: no match.

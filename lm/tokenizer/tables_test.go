@@ -51,11 +51,69 @@ func TestRuneTable(t *testing.T) {
 	if settledRunes < 50_000 {
 		t.Errorf("only %d characters are settled", settledRunes)
 	}
-	for _, s := range []string{"\xff", "\u0301", "\u1161", "\u2126", "\U00011099"} {
+	for _, s := range []string{"\xff", "\u0301", "\u1161", "\u2126", "\U000110BA", "\U0002F800"} {
 		if _, ok := settledRune(s); ok {
 			t.Errorf("%+q is not settled", s)
 		}
 	}
+}
+
+// TestSettled compares the bit settled with what it stands for, and with what x/text says of the character alone.
+func TestSettled(t *testing.T) {
+	fillRuneTable()
+	for r := rune(utf8.RuneSelf); r < utf8.MaxRune; r++ {
+		s := string(r)
+		if !utf8.ValidRune(r) {
+			continue
+		}
+		_, got := settledRune(s)
+		want := norm.NFC.IsNormalString(s) && norm.NFC.PropertiesString(s).BoundaryBefore()
+		if got != want && r < 0x2F800 || got && !want {
+			t.Fatalf("%U: settled is %v", r, got)
+		}
+	}
+}
+
+// FuzzDecode compares with the standard library, at every place of a text.
+func FuzzDecode(f *testing.F) {
+	for _, s := range []string{"é", "\xc1\xbf", "\xe0\x9f\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xed\xa0\x80", "\xee\x80\x80", "\xf0\x8f\xbf\xbf", "😀", "\xf4\x90\x80\x80", "\x80\x80\x80", "한\xe4\xbd", "\xf0\x9f\x98", "\uFFFD"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for i := range len(s) {
+			if s[i] < utf8.RuneSelf {
+				continue
+			}
+			want, n := utf8.DecodeRuneInString(s[i:])
+			if got, k := decode(s[i:]); got != want || k != n {
+				t.Errorf("%q: %U of %d bytes, want %U of %d", s[i:], got, k, want, n)
+			}
+		}
+	})
+}
+
+// FuzzDigits compares the two ways to cut numbers out.
+func FuzzDigits(f *testing.F) {
+	for _, s := range []string{"", "a 1", "a  12 34\n5", " 1", "12ab 's1's", "  ", "x½ ٣٤  \t7\n\n8 ", "\xff1\xff 2"} {
+		f.Add(s)
+	}
+	fillRuneTable()
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, groups := range []bool{false, true} {
+			s, plain, r := s, rules{split: splitGPT2}, rules{split: splitGPT2, digits: true, digitGroups: groups}
+			for rest := s; rest != ""; {
+				part := rest[:digitPiece(rest, groups)]
+				rest = rest[len(part):]
+				for part != "" {
+					want := plain.next(part)
+					if got := r.next(s); got != want {
+						t.Fatalf("groups %v: %q begins with a word of %d bytes, want %d", groups, s, got, want)
+					}
+					part, s = part[want:], s[want:]
+				}
+			}
+		}
+	})
 }
 
 // FuzzNFC compares with x/text on texts without runs of marks that it cuts.

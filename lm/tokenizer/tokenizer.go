@@ -10,8 +10,8 @@
 //
 // The work is done in four steps, one file each: added tokens are cut out of
 // the text (added.go), the rest is normalised (normalize.go), cut into words
-// (split.go) and every word is merged by rank (bpe.go). Gemma's spelling and
-// cutting are in pieces.go.
+// (split.go) and every word is merged by rank (bpe.go), from its characters
+// (characters.go). Gemma's spelling and cutting are in pieces.go.
 package tokenizer
 
 import (
@@ -39,10 +39,12 @@ type Tokenizer struct {
 	raw   matcher // added tokens looked for in the raw text
 	norm  matcher // added tokens looked for in the normalised text
 
-	byteID [256]int32 // id of a single byte (of an ASCII character with pieces); -1: not in the vocabulary
-	pieces *pieces    // nil: byte-level vocabulary
-	pairs  pairTable
-	words  wordCache
+	byteID     [256]int32 // id of a single byte (of an ASCII character with pieces); -1: not in the vocabulary
+	whole      filter     // words that may be in the vocabulary, for ignoreMerges
+	characters characters // of a byte-level vocabulary
+	pieces     *pieces    // nil: byte-level vocabulary
+	pairs      pairTable
+	words      wordCache
 
 	hashOnce sync.Once
 	hash     string
@@ -109,37 +111,33 @@ func (t *Tokenizer) Encode(text string) []int32 { return t.encode(text, true) }
 func (t *Tokenizer) EncodeOrdinary(text string) []int32 { return t.encode(text, false) }
 
 func (t *Tokenizer) encode(text string, special bool) []int32 {
-	ids := make([]int32, 0, len(text)/3+4)
-	if t.pieces != nil {
-		return t.raw.each(ids, text, special, func(ids []int32, part string) []int32 {
-			return t.norm.each(ids, part, special, t.appendPieces)
-		})
-	}
-	return t.raw.each(ids, text, special, func(ids []int32, part string) []int32 {
-		if t.rules.nfc {
-			part = nfc(part)
+	sc := scratchPool.Get().(*scratch)
+	defer scratchPool.Put(sc)
+	sc.ids = sc.ids[:0]
+	t.raw.each(sc, text, special, func(sc *scratch, part string) {
+		switch {
+		case t.pieces != nil:
+			t.norm.each(sc, part, special, t.appendPieces)
+		case t.rules.nfc:
+			t.norm.each(sc, nfc(part), special, t.appendWords)
+		default:
+			t.norm.each(sc, part, special, t.appendWords)
 		}
-		return t.norm.each(ids, part, special, t.appendWords)
 	})
+	return append(make([]int32, 0, len(sc.ids)), sc.ids...)
 }
 
 // appendWords cuts s into words and appends their ids.
-func (t *Tokenizer) appendWords(ids []int32, s string) []int32 {
+func (t *Tokenizer) appendWords(sc *scratch, s string) {
 	for len(s) > 0 {
-		piece := s
-		if t.rules.digits {
-			piece = s[:digitPiece(s, t.rules.digitGroups)]
-			s = s[len(piece):]
-		} else {
-			s = ""
-		}
-		for len(piece) > 0 {
-			n := t.rules.split.next(piece)
-			ids = t.appendWord(ids, piece[:n])
-			piece = piece[n:]
+		part := s[:t.rules.part(s)]
+		s = s[len(part):]
+		for len(part) > 0 {
+			n := t.rules.next(part)
+			t.appendWord(sc, part[:n])
+			part = part[n:]
 		}
 	}
-	return ids
 }
 
 // Hash names the tokenizer by everything that shapes its ids: sha256, hex.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"go.temporal.io/sdk/worker"
 
 	"github.com/opencharacter/opencharacter/activities"
 	"github.com/opencharacter/opencharacter/cmd/internal/cluster"
@@ -108,6 +109,7 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, al
 			fmt.Fprintf(cmd.OutOrStdout(), "Gave back %d activities of ended workers\n", n)
 		}
 	}
+	worker.SetBinaryChecksum(build()) // else the whole program is read and hashed: a third of a second of each start
 	broken := make(chan error, len(queues))
 	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: models, Pull: true, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: who, StickyWait: sticky})
 	if err != nil {

@@ -3,7 +3,8 @@
 // The SDK's own heartbeats cancel an activity when one of them cannot be sent for the throttle interval (at most
 // a minute), whatever the heartbeat timeout is: a server that restarts would end every training attempt. Run sends
 // its own heartbeats instead and lets the work go on until the server has said that the attempt is over, the worker
-// stops, nothing got through for the whole heartbeat timeout, or the work itself stands still (watchdog.go).
+// stops, nothing got through for the whole heartbeat timeout, or the work itself stands still (watchdog.go). Work that
+// is done while the server is away waits for it with its result.
 //
 // It knows nothing of what the work is. Inside Run do not call activity.RecordHeartbeat. Start reading at Run.
 package heartbeat
@@ -68,13 +69,20 @@ func WithConverter(ctx context.Context, c converter.DataConverter) context.Conte
 	return context.WithValue(ctx, converterKey{}, c)
 }
 
-// flushTime bounds the last heartbeat, which the end of the activity waits for.
-const flushTime = 5 * time.Second
+const (
+	// flushTime bounds the last heartbeat, which the end of the activity waits for.
+	flushTime = 5 * time.Second
+	// again is the time between heartbeats while none gets through, or Every where that is less.
+	again = time.Second
+	// fresh is how long ago the server was heard at most when a result is given to the SDK, which offers it for a minute.
+	fresh = time.Second
+)
 
 // Run calls work and sends heartbeats until it returns. ctx is the activity's context. The context that work gets
 // carries ctx's values and ends with a cause (context.Cause): see the errors above.
 //
-// When work succeeds, so does Run, even if it was told to end meanwhile. When work fails for a reason of its own, Run
+// When work succeeds, so does Run, even if it was told to end meanwhile; while the server is away it waits for it, for no
+// longer than the heartbeat timeout. When work fails for a reason of its own, Run
 // returns that error. When work returns because its context ended, Run returns what closes the attempt right: a
 // cancellation for a canceled activity, a retryable error with a delay of a second for a stopping worker, and the
 // cause for all others. Before any error the newest details are sent once more. Work that stalls and does not even look
@@ -98,6 +106,9 @@ func run(ctx context.Context, send send, o Options, work func(context.Context) e
 		timeout:   info.HeartbeatTimeout,
 		details:   o.Details,
 		converter: o.Converter,
+		heard:     time.Now(), // it has just given us the task
+		news:      make(chan struct{}),
+		poke:      make(chan struct{}, 1),
 	}
 	if b.converter == nil {
 		b.converter, _ = ctx.Value(converterKey{}).(converter.DataConverter)
@@ -130,10 +141,11 @@ func run(ctx context.Context, send send, o Options, work func(context.Context) e
 	if wctx.Err() != nil {
 		cause = context.Cause(wctx)
 	}
-	stop()
 	if err == nil {
+		b.reach(wctx)
 		return nil
 	}
+	stop()
 	if cause == nil || errors.Is(cause, ErrWorkerStopping) {
 		// The newest details, for the next attempt. They are a hint: if they do not arrive, older ones or the checkpoint do.
 		fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTime)
@@ -207,22 +219,65 @@ type beater struct {
 	timeout   time.Duration // 0: none
 	details   func() any
 	converter converter.DataConverter
+	poke      chan struct{} // asks for a heartbeat now
+
+	mu    sync.Mutex
+	heard time.Time     // when the newest heartbeat was sent that got through
+	news  chan struct{} // closed when heard changes
+}
+
+// last is when the server was heard, and what is closed when it is heard again.
+func (b *beater) last() (time.Time, <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.heard, b.news
+}
+
+func (b *beater) hear(sent time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.heard = sent
+	close(b.news)
+	b.news = make(chan struct{})
+}
+
+// reach returns when the server is there to take the result, or ctx ends. A result that the SDK cannot deliver is lost,
+// and the server would have another attempt made for nothing.
+func (b *beater) reach(ctx context.Context) {
+	if b.timeout == 0 {
+		return
+	}
+	since := time.Now().Add(-fresh)
+	for first := true; ; first = false {
+		heard, news := b.last()
+		if heard.After(since) {
+			return
+		}
+		if first {
+			b.poke <- struct{}{}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-news:
+		}
+	}
 }
 
 // loop beats at once and then every b.every, until ctx ends or there is a reason to end it.
 func (b *beater) loop(ctx context.Context, end context.CancelCauseFunc) {
-	heard := time.Now()
-	tick := time.NewTicker(b.every)
-	defer tick.Stop()
+	heard, _ := b.last()
 	for {
 		sent := time.Now()
 		// A short interval must not make a slow answer a failure.
 		bctx, cancel := context.WithTimeout(ctx, max(b.every, 2*time.Second))
 		err := b.beat(bctx)
 		cancel()
+		wait := min(b.every, again)
 		switch cause := final(err); {
 		case err == nil:
-			heard = sent
+			heard, wait = sent, b.every
+			b.hear(sent)
 		case cause != nil:
 			end(cause)
 			return
@@ -235,7 +290,8 @@ func (b *beater) loop(ctx context.Context, end context.CancelCauseFunc) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-b.poke:
+		case <-time.After(wait):
 		}
 	}
 }

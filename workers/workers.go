@@ -52,8 +52,12 @@ type Options struct {
 	TeacherSlots int
 	// Namespace is the Temporal namespace whose search attributes are looked up; "" is default.
 	Namespace string
-	// Identity is what each worker tells Temporal about itself; "" is the client's.
+	// Identity is what each worker tells Temporal about itself; no other process may have it: tasks that the server gave to
+	// that name and that are not here are given back at once. "" is the client's, and then only their silence tells.
 	Identity string
+	// StickyWait is how long a workflow's next step waits for the worker that has the workflow in memory before any may
+	// take it; 0 is the SDK's 5 s.
+	StickyWait time.Duration
 	// Fatal is told when a worker cannot go on (its namespace is gone, its credentials are refused); nil tells nobody.
 	Fatal func(error)
 	// StopTimeout is how long a stopping worker may take to commit what it has; 0 is 30 s.
@@ -86,13 +90,15 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			return nil, fmt.Errorf("workers: %w", err)
 		}
 	}
+	own := newHeld()
 	var out []worker.Worker
 	for _, q := range o.Queues {
-		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal, Identity: o.Identity,
+		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal, Identity: o.Identity, StickyScheduleToStartTimeout: o.StickyWait,
+			Interceptors:              []interceptor.WorkerInterceptor{own},
 			BackgroundActivityContext: heartbeat.WithConverter(context.Background(), o.Converter)}
 		switch q {
 		case "data":
-			opt.Interceptors = []interceptor.WorkerInterceptor{&beating{}}
+			opt.Interceptors = append(opt.Interceptors, &beating{})
 			w := worker.New(c, activities.DataQueue, opt)
 			for _, f := range []any{workflows.CharacterTraining, workflows.GeneratePreferences, workflows.TrainAdapter, workflows.GenerateIntrospection, workflows.EvaluateCharacter} {
 				w.RegisterWorkflow(f)
@@ -100,7 +106,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			w.RegisterActivity(&activities.Data{Store: o.Store, Lanes: count, Attributes: func(ctx context.Context) ([]string, error) {
 				return attributes(ctx, c, o.Namespace)
 			}})
-			out = append(out, w)
+			out = append(out, &watching{Worker: w, w: &watcher{c: c, namespace: o.Namespace, identity: o.Identity, held: own}})
 		case "teacher":
 			if o.Key == nil {
 				return nil, fmt.Errorf("workers: the teacher queue needs a way to read API keys")
@@ -116,7 +122,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			if opt.Tuner, err = p.tuner(); err != nil {
 				return nil, fmt.Errorf("workers: %w", err)
 			}
-			opt.DisableWorkflowWorker, opt.Interceptors = true, []interceptor.WorkerInterceptor{p}
+			opt.DisableWorkflowWorker, opt.Interceptors = true, append(opt.Interceptors, p)
 			w := worker.New(c, activities.EngineQueue, opt)
 			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Allow: o.Allow, Stall: o.Stall, Lanes: count, Did: o.Did})
 			out = append(out, w)

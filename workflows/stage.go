@@ -285,14 +285,18 @@ func onData(ctx workflow.Context, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.DataQueue, StartToCloseTimeout: 15 * time.Minute, HeartbeatTimeout: 20 * time.Second, RetryPolicy: retry(), Summary: clip(summary)})
 }
 
+// outage is how long Temporal may be away, or a worker unheard, without the end of what it is at: a server that comes
+// back ends every attempt at once whose heartbeat timeout has passed meanwhile. A worker that is gone is missed much
+// sooner: by the other workers (workers.Silence).
+const outage = 15 * time.Minute
+
 func onTeacher(ctx workflow.Context, summary string) workflow.Context {
-	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.TeacherQueue, StartToCloseTimeout: 6 * time.Hour, HeartbeatTimeout: time.Minute,
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.TeacherQueue, StartToCloseTimeout: 6 * time.Hour, HeartbeatTimeout: outage,
 		WaitForCancellation: true, RetryPolicy: retry(), Summary: clip(summary)})
 }
 
-// onEngine: the heartbeat timeout is what a kill -9 of a worker costs before its chunk or segment is given to another.
 func onEngine(ctx workflow.Context, summary string) workflow.Context {
-	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.EngineQueue, StartToCloseTimeout: 24 * time.Hour, HeartbeatTimeout: 20 * time.Second,
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.EngineQueue, StartToCloseTimeout: 24 * time.Hour, HeartbeatTimeout: outage,
 		WaitForCancellation: true, RetryPolicy: retry(), Summary: clip(summary)})
 }
 

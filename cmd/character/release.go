@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -10,13 +9,10 @@ import (
 	"time"
 
 	"go.temporal.io/api/common/v1"
-	"go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/failure/v1"
-	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
-	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/opencharacter/opencharacter/workers"
 )
 
 // A worker of the local stack says which process of which machine it is, so that the next one can tell that it is dead.
@@ -63,9 +59,8 @@ func startTime(pid int) (start string, over bool) {
 	return f[19], f[0] == "Z"
 }
 
-// release gives back what dead workers of this machine held, so that it is done again at once instead of after the
-// heartbeat timeout (or, of an activity that does not beat, after its whole time). Were one of them alive after all, its
-// commit would be fenced. It returns how many activities it gave back.
+// release gives back what dead workers of this machine held, so that it is done again at once instead of when their
+// silence is noticed (workers.Silence). It returns how many activities it gave back.
 func release(ctx context.Context, c client.Client, namespace string) (n int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
@@ -89,7 +84,6 @@ func release(ctx context.Context, c client.Client, namespace string) (n int, err
 }
 
 func releaseOf(ctx context.Context, c client.Client, namespace string, x *common.WorkflowExecution) (n int, err error) {
-	var gone *serviceerror.NotFound
 	d, err := c.DescribeWorkflowExecution(ctx, x.WorkflowId, x.RunId)
 	if err != nil {
 		return 0, fmt.Errorf("describe: %w", err)
@@ -98,30 +92,13 @@ func releaseOf(ctx context.Context, c client.Client, namespace string, x *common
 		if !isDead(a.GetLastWorkerIdentity()) {
 			continue
 		}
-		var err error
-		switch a.GetState() {
-		case enums.PENDING_ACTIVITY_STATE_STARTED:
-			err = fail(ctx, c, namespace, x, a)
-		case enums.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED:
-			_, err = c.WorkflowService().RespondActivityTaskCanceledById(ctx, &workflowservice.RespondActivityTaskCanceledByIdRequest{
-				Namespace: namespace, WorkflowId: x.WorkflowId, RunId: x.RunId, ActivityId: a.ActivityId, Identity: localIdentity()})
-		default:
-			continue // nobody holds it
+		ok, err := workers.GiveBack(ctx, c, namespace, localIdentity(), x, a, "WorkerEnded", "its worker's process ended without a word")
+		if err != nil {
+			return n, err
 		}
-		if err != nil && !errors.As(err, &gone) { // gone: it timed out meanwhile
-			return n, fmt.Errorf("give activity %s back: %w", a.ActivityId, err)
+		if ok {
+			n++
 		}
-		n++
 	}
 	return n, nil
-}
-
-func fail(ctx context.Context, c client.Client, namespace string, x *common.WorkflowExecution, a *workflow.PendingActivityInfo) error {
-	_, err := c.WorkflowService().RespondActivityTaskFailedById(ctx, &workflowservice.RespondActivityTaskFailedByIdRequest{
-		Namespace: namespace, WorkflowId: x.WorkflowId, RunId: x.RunId, ActivityId: a.ActivityId, Identity: localIdentity(), LastHeartbeatDetails: a.HeartbeatDetails,
-		Failure: &failure.Failure{Message: "its worker's process ended without a word", Source: "character worker",
-			FailureInfo: &failure.Failure_ApplicationFailureInfo{ApplicationFailureInfo: &failure.ApplicationFailureInfo{
-				Type: "WorkerEnded", NextRetryDelay: durationpb.New(100 * time.Millisecond)}}},
-	})
-	return err
 }

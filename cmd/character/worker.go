@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -10,9 +11,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"go.temporal.io/sdk/worker"
 
 	"github.com/opencharacter/opencharacter/activities"
 	"github.com/opencharacter/opencharacter/cmd/internal/cluster"
@@ -95,19 +98,20 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, al
 	if err != nil {
 		return err
 	}
-	who := identity()
-	if !onCluster(cmd) { // of a cluster nobody here can tell who is dead
-		who = localIdentity() + " " + build()
+	who, sticky := identity()+" process="+rand.Text()[:8], time.Duration(0) // in containers the number of a process is no name
+	if !onCluster(cmd) {                                                    // of a cluster nobody here can tell who is dead
+		who, sticky = localIdentity()+" "+build(), time.Second
 		n, err := release(ctx, e.client, e.info.Namespace)
 		if err != nil {
-			fmt.Fprintln(cmd.ErrOrStderr(), "character: give back what ended workers held:", err, "(it is done again after its heartbeat timeout)")
+			fmt.Fprintln(cmd.ErrOrStderr(), "character: give back what ended workers held:", err, "(it is done again when their silence is noticed)")
 		}
 		if n > 0 {
 			fmt.Fprintf(cmd.OutOrStdout(), "Gave back %d activities of ended workers\n", n)
 		}
 	}
+	worker.SetBinaryChecksum(build()) // else the whole program is read and hashed: a third of a second of each start
 	broken := make(chan error, len(queues))
-	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: models, Pull: true, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: who})
+	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: models, Pull: true, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: who, StickyWait: sticky})
 	if err != nil {
 		return err
 	}

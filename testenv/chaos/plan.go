@@ -16,7 +16,7 @@ const (
 	KillAll      = "kill-all"      // kill -9 of everything at once
 	TermWorker   = "term-worker"   // SIGTERM: the worker commits what it has and ends
 	TermAll      = "term-all"      // SIGTERM of the parent: everything ends in order
-	StopWorker   = "stop-worker"   // SIGSTOP for longer than the heartbeat timeout while another worker takes over, then SIGCONT
+	StopWorker   = "stop-worker"   // SIGSTOP for longer than a worker may be silent while another takes over, then SIGCONT
 	StopTemporal = "stop-temporal" // SIGSTOP of the process with the Temporal server, then SIGCONT
 	StopS3       = "stop-s3"       // SIGSTOP of the S3 server, then SIGCONT
 )
@@ -70,7 +70,7 @@ func NewPlan(seed uint64, kinds []string) Plan {
 			f.Work, f.Delay = -1, time.Duration(float64(4*time.Second)*draw(seed, "delay", i))
 		}
 		switch u := draw(seed, "for", i); f.Kind {
-		case StopWorker: // the engine's heartbeat timeout is 20 s
+		case StopWorker: // 20 s of silence are too many
 			f.For = 22*time.Second + time.Duration(u*float64(8*time.Second))
 		case StopTemporal, StopS3: // squared: mostly short, at times longer than any timeout
 			f.For = time.Second + time.Duration(u*u*float64(34*time.Second))

@@ -20,6 +20,11 @@ const clusterName = "active"
 // clusterID is an arbitrary fixed UUID; a cluster of one needs one all the same.
 const clusterID = "3f0e6d0a-6c55-4a54-9d0c-6f1f1c9f2b11"
 
+// workflowTaskTimeout is how long a step of a workflow waits that was lost with its worker or on its way there; the
+// usual 10 s are most of a restart. Our workflows answer within milliseconds, and the server gives more from the fourth
+// try on. It holds for workflows that name none, and is fixed when they start.
+const workflowTaskTimeout = 3 * time.Second
+
 // newServer configures all four services of a one-node cluster in this process.
 func newServer(o Options, p ports, logger log.Logger) (temporal.Server, error) {
 	frontend := p.address(o.IP, p.grpc)
@@ -83,6 +88,7 @@ func newServer(o Options, p ports, logger log.Logger) (temporal.Server, error) {
 			// A web page whose name was made to point here (DNS rebinding) must not read histories by the JSON API.
 			dynamicconfig.FrontendHTTPAllowedHosts.Key():                []string{"127.0.0.1:*", "localhost:*", "[::1]:*"},
 			dynamicconfig.ForceSearchAttributesCacheRefreshOnRead.Key(): true, // added attributes are usable at once
+			dynamicconfig.DefaultWorkflowTaskTimeout.Key():              workflowTaskTimeout,
 		}),
 	)
 }

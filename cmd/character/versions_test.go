@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -50,11 +51,11 @@ func makeCurrent(t *testing.T, c client.Client, build string) {
 	t.Fatalf("build %s does not become the current one: %v", build, err)
 }
 
-// builds lists the builds that worked on a run, in the order of their first work, for the workflows and for the activities of its stages.
-func builds(t *testing.T, c client.Client, run string) (workflows, activities []string) {
+// builds lists the builds that worked on a run, in the order of their first work: by its workflows' histories, and by the processes
+// that did the activities. processes are the builds of workers by the numbers of their processes.
+func builds(t *testing.T, c client.Client, run string, processes map[int]string) (workflows, activities []string) {
 	t.Helper()
-	scheduledBy := map[string]string{}
-	for _, id := range []string{run, run + "/preferences", run + "/dpo", run + "/introspection", run + "/sft", run + "/evaluation"} {
+	for _, id := range parts(run) {
 		h := c.GetWorkflowHistory(t.Context(), id, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 		for h.HasNext() {
 			e, err := h.Next()
@@ -62,26 +63,26 @@ func builds(t *testing.T, c client.Client, run string) (workflows, activities []
 				t.Fatal(err)
 			}
 			if a := e.GetWorkflowTaskCompletedEventAttributes(); a != nil {
-				b := a.GetDeploymentVersion().GetBuildId()
-				scheduledBy[a.GetIdentity()] = b
-				workflows = add(workflows, b)
+				workflows = add(workflows, a.GetDeploymentVersion().GetBuildId())
 				if got := a.GetVersioningBehavior(); got != enums.VERSIONING_BEHAVIOR_PINNED {
 					t.Errorf("workflow %s is %v", id, got)
 				}
 			}
 			if a := e.GetActivityTaskStartedEventAttributes(); a != nil {
-				activities = add(activities, a.GetIdentity())
+				var pid int
+				if f := strings.Split(a.GetIdentity(), "/"); len(f) == 4 { // local-worker/HOST/PID/START
+					_, _ = fmt.Sscan(f[2], &pid) // else it is nobody's, which the comparison shows
+				}
+				activities = add(activities, processes[pid])
 			}
 		}
 	}
-	for i, identity := range activities { // here each process serves all queues
-		b, ok := scheduledBy[identity]
-		if !ok {
-			b = identity
-		}
-		activities[i] = b
-	}
-	return workflows, slices.Compact(activities)
+	return workflows, activities
+}
+
+// parts are the workflows of a run.
+func parts(run string) []string {
+	return []string{run, run + "/preferences", run + "/dpo", run + "/introspection", run + "/sft", run + "/evaluation"}
 }
 
 func add(list []string, s string) []string {
@@ -101,21 +102,36 @@ func TestWorkerVersions(t *testing.T) {
 	m.model = quiet.model // its path is a part of the spec
 	m.servers()
 	c := m.temporal()
-	version := func(build string) []string { return []string{"--deployment", "character", "--build-id", build} }
+	processes := map[int]string{}
+	start := func(build string) *exec.Cmd {
+		w := m.worker("--deployment", "character", "--build-id", build)
+		processes[w.Process.Pid] = build
+		return w
+	}
 
-	m.worker(version("one")...)
-	if out, err := m.command("doctor").CombinedOutput(); err == nil || !strings.Contains(string(out), "no build of deployment character is the current one") {
-		t.Errorf("doctor, before a build is the current one: %v\n%s", err, out)
+	start("one")
+	const lost = "no build of deployment character is the current one"
+	for i := 0; ; i++ {
+		out, err := m.command("doctor").CombinedOutput() // it knows of a worker when that has polled
+		if err != nil && strings.Contains(string(out), lost) {
+			break
+		}
+		if i == 60 {
+			t.Fatalf("doctor, before a build is the current one: %v\n%s", err, out)
+		}
+		time.Sleep(500 * time.Millisecond)
 	}
 	makeCurrent(t, c, "one")
 	out, ended := m.background(m.runArgs("old")...)
 	m.until(out, ended, func(s string) bool { return hasRunning(s, "preferences") })
-	two := m.worker(version("two")...)
+	two := []*exec.Cmd{start("two"), start("two")}
 	makeCurrent(t, c, "two")
-	m.must(m.runArgs("new", "--set", "seed=2")...)
+	if out := m.must(m.runArgs("new", "--set", "seed=2")...); !strings.Contains(out, "chunks at once") {
+		t.Errorf("two workers of one build made no chunks beside each other:\n%s", out)
+	}
 	m.wait(out, ended)
 	for run, build := range map[string]string{"old": "one", "new": "two"} {
-		if w, a := builds(t, c, run); !slices.Equal(w, []string{build}) || !slices.Equal(a, []string{build}) {
+		if w, a := builds(t, c, run, processes); !slices.Equal(w, []string{build}) || !slices.Equal(a, []string{build}) {
 			t.Errorf("run %s: workflows by %v, activities by %v, want build %s alone", run, w, a, build)
 		}
 	}
@@ -126,8 +142,10 @@ func TestWorkerVersions(t *testing.T) {
 	// The build is gone in the middle of a run: the run waits for it, and another does not take it by itself.
 	out, ended = m.background(m.runArgs("moved", "--set", "seed=3")...)
 	m.until(out, ended, func(s string) bool { return hasRunning(s, "dpo") })
-	killAll(t, two)
-	m.worker(version("three")...)
+	for _, w := range two {
+		killAll(t, w)
+	}
+	start("three")
 	makeCurrent(t, c, "three")
 	for _, id := range []string{"moved", "moved/dpo"} {
 		d, err := c.DescribeWorkflowExecution(t.Context(), id, "")
@@ -141,8 +159,8 @@ func TestWorkerVersions(t *testing.T) {
 	}
 	move(t, c, "moved", "three")
 	m.wait(out, ended)
-	if w, _ := builds(t, c, "moved"); !slices.Equal(w, []string{"two", "three"}) {
-		t.Errorf("a moved run: workflows by %v", w)
+	if w, a := builds(t, c, "moved", processes); !slices.Equal(w, []string{"two", "three"}) || !slices.Equal(a, []string{"two", "three"}) {
+		t.Errorf("a moved run: workflows by %v, activities by %v", w, a)
 	}
 	quiet.must(quiet.runArgs("third", "--set", "seed=3")...)
 	if got, want := m.sums("moved"), quiet.sums("third"); got != want {
@@ -175,7 +193,7 @@ func move(t *testing.T, c client.Client, run, build string) {
 	defer cancel()
 	to := &client.PinnedVersioningOverride{Version: worker.WorkerDeploymentVersion{DeploymentName: "character", BuildID: build}}
 	moved := 0
-	for _, id := range []string{run, run + "/preferences", run + "/dpo", run + "/introspection", run + "/sft", run + "/evaluation"} {
+	for _, id := range parts(run) {
 		d, err := c.DescribeWorkflowExecution(ctx, id, "")
 		if err != nil || d.GetWorkflowExecutionInfo().GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
 			continue // not begun, or over

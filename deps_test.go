@@ -46,6 +46,7 @@ var imports = map[string]string{
 	"testenv/temporalserver":            "",
 	"testenv/teacher":                   "",
 	"testenv/stack":                     "testenv/s3server testenv/temporalserver",
+	"testenv/cluster":                   "",
 	"testenv/chaos":                     "testenv/faultproxy testenv/tinymodel",
 	"testenv/faultproxy":                "",
 	"testenv/tinymodel":                 "lm/safetensors",

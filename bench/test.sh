@@ -3,7 +3,7 @@
 #
 #   CHARACTER_TESTDATA   folder with tokenizer and template cases; without it those tests are skipped, and say so
 #   CHARACTER_TEST_TOKENIZERS   tokenizer files to get: qwen3 (the default), gemma3 (Google's terms apply to it), llama3 (Meta's)
-#   CHARACTER_REQUIRE    words (model testdata qwen3 gemma3 avx512 avx512bf16 avx2 ...): what must not be skipped; CI sets it
+#   CHARACTER_REQUIRE    words (model testdata qwen3 gemma3 avx512 avx512bf16 avx2 netns postgres ...): what must not be skipped; CI sets it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0

@@ -23,8 +23,8 @@ const (
 
 // lanes counts how many chunks the live workers of a queue can make at once: processes times slots. Two sources are
 // joined, because each is blind in its own way: the workers' own reports come once a minute, and polls come only from
-// workers that are not busy. 0 means that the cluster does not tell.
-func lanes(c client.Client, namespace string, slots int) func(context.Context, string) int {
+// workers that are not busy. Only workers of version d count: a run gets no others. 0 means that the cluster does not tell.
+func lanes(c client.Client, namespace string, slots int, d Deployment) func(context.Context, string) int {
 	return func(ctx context.Context, queue string) int {
 		each := 1 // one slot a device
 		if queue == activities.TeacherQueue {
@@ -32,7 +32,7 @@ func lanes(c client.Client, namespace string, slots int) func(context.Context, s
 		}
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		d, err := c.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{Namespace: namespace,
+		q, err := c.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{Namespace: namespace,
 			TaskQueue: &taskqueue.TaskQueue{Name: queue}, TaskQueueType: enums.TASK_QUEUE_TYPE_ACTIVITY})
 		if err != nil { // the chunk is made; how many are made at once is a matter of speed
 			if ctx.Err() == nil {
@@ -40,8 +40,11 @@ func lanes(c client.Client, namespace string, slots int) func(context.Context, s
 			}
 			return 0
 		}
-		live, reported := reporting(ctx, c, namespace, queue)
-		for _, p := range d.GetPollers() {
+		live, reported := reporting(ctx, c, namespace, queue, d)
+		for _, p := range q.GetPollers() {
+			if !d.polls(p.GetDeploymentOptions()) {
+				continue
+			}
 			// Where workers do not report, a busy one is known by its last poll only: the server keeps it for minutes.
 			if !reported || time.Since(p.GetLastAccessTime().AsTime()) < polled {
 				live[p.GetIdentity()] = true
@@ -51,24 +54,25 @@ func lanes(c client.Client, namespace string, slots int) func(context.Context, s
 	}
 }
 
-// reporting lists the workers of a queue that said within [quiet] that they run; ok is false where none reports, as
+// reporting lists the workers of a queue and of version d that said within [quiet] that they run; ok is false where none reports, as
 // with an older server.
-func reporting(ctx context.Context, c client.Client, namespace, queue string) (live map[string]bool, ok bool) {
+func reporting(ctx context.Context, c client.Client, namespace, queue string, d Deployment) (live map[string]bool, ok bool) {
 	live = map[string]bool{}
 	since := time.Now().Add(-quiet).UTC().Format(time.RFC3339)
 	req := &workflowservice.ListWorkersRequest{Namespace: namespace, PageSize: 1000, Query: fmt.Sprintf("TaskQueue = '%s' AND HeartbeatTime > '%s'", queue, since)}
 	for {
 		r, err := c.WorkflowService().ListWorkers(ctx, req)
 		if err != nil {
-			return live, len(live) > 0
+			return live, ok
 		}
 		for _, w := range r.GetWorkers() {
-			if w.GetStatus() == enums.WORKER_STATUS_RUNNING {
+			ok = ok || w.GetStatus() == enums.WORKER_STATUS_RUNNING
+			if w.GetStatus() == enums.WORKER_STATUS_RUNNING && d.reports(w.GetDeploymentVersion()) {
 				live[w.GetWorkerIdentity()] = true
 			}
 		}
 		if req.NextPageToken = r.GetNextPageToken(); len(req.NextPageToken) == 0 {
-			return live, len(live) > 0
+			return live, ok
 		}
 	}
 }

@@ -58,6 +58,8 @@ type Options struct {
 	// StickyWait is how long a workflow's next step waits for the worker that has the workflow in memory before any may
 	// take it; 0 is the SDK's 5 s.
 	StickyWait time.Duration
+	// Deployment makes the workers versioned; the zero value is not.
+	Deployment Deployment
 	// Fatal is told when a worker cannot go on (its namespace is gone, its credentials are refused); nil tells nobody.
 	Fatal func(error)
 	// StopTimeout is how long a stopping worker may take to commit what it has; 0 is 30 s.
@@ -72,6 +74,9 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 	if o.Store == nil {
 		return nil, fmt.Errorf("workers: no object store is given")
 	}
+	if err := o.Deployment.Check(); err != nil {
+		return nil, fmt.Errorf("workers: %w", err)
+	}
 	if o.StopTimeout == 0 {
 		o.StopTimeout = 30 * time.Second
 	}
@@ -79,7 +84,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 		o.TeacherSlots = 4
 	}
 	o.Namespace = cmp.Or(o.Namespace, client.DefaultNamespace)
-	count := lanes(c, o.Namespace, o.TeacherSlots)
+	count := lanes(c, o.Namespace, o.TeacherSlots, o.Deployment)
 	if o.Allow == nil {
 		var paths []string
 		if o.Hub.CacheDir != "" {
@@ -93,7 +98,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 	own := newHeld()
 	var out []worker.Worker
 	for _, q := range o.Queues {
-		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal, Identity: o.Identity, StickyScheduleToStartTimeout: o.StickyWait,
+		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal, Identity: o.Identity, StickyScheduleToStartTimeout: o.StickyWait, DeploymentOptions: o.Deployment.options(),
 			Interceptors:              []interceptor.WorkerInterceptor{own},
 			BackgroundActivityContext: heartbeat.WithConverter(context.Background(), o.Converter)}
 		switch q {

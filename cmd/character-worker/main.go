@@ -46,6 +46,8 @@ func serve(ctx context.Context) error {
 	var allowPaths, allowURLs []string
 	flag.Func("allow-path", cluster.AllowPathUsage, func(v string) error { allowPaths = append(allowPaths, v); return nil })
 	flag.Func("allow-url", cluster.AllowURLUsage, func(v string) error { allowURLs = append(allowURLs, v); return nil })
+	var version cluster.Deployment
+	version.Register(flag.CommandLine, os.Getenv)
 	queue := flag.String("queue", strings.Join(workers.All(), ","), "data, teacher, engine")
 	models := flag.String("models", env("CHARACTER_MODELS", ""), "folder of models (CHARACTER_MODELS; empty: the user's cache)")
 	threads := flag.Int("threads", 0, "threads of the engine (0 = all cores); results never depend on it")
@@ -61,6 +63,9 @@ func serve(ctx context.Context) error {
 			return fmt.Errorf("-models is missing and there is no cache folder: %w", err)
 		}
 		*models = filepath.Join(cache, "opencharacter", "models")
+	}
+	if err := version.Complete(); err != nil {
+		return err
 	}
 	tensor.SetThreads(*threads)
 	debug.SetGCPercent(10) // the heap is long-lived buffers; the collector's usual room would double them
@@ -96,7 +101,7 @@ func serve(ctx context.Context) error {
 	}
 	defer c.Close()
 	ws, err := workers.New(c, workers.Options{Queues: strings.Split(*queue, ","), Store: s, Hub: hub.Options{CacheDir: *models}, Pull: true,
-		Allow: allow, Converter: keys.DataConverter(), Namespace: set.Namespace, Key: os.Getenv})
+		Allow: allow, Converter: keys.DataConverter(), Namespace: set.Namespace, Key: os.Getenv, Deployment: workers.Deployment(version)})
 	if err != nil {
 		return err
 	}
@@ -108,7 +113,7 @@ func serve(ctx context.Context) error {
 		}
 		defer stopping.Go(w.Stop) // together: each may take a while to commit what it has
 	}
-	fmt.Printf("Serving %s with %s kernels\n", *queue, tensor.Variant())
+	fmt.Printf("Serving %s with %s kernels%s\n", *queue, tensor.Variant(), version.Note(ctx, c))
 	<-ctx.Done()
 	return nil
 }

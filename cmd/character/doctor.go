@@ -164,6 +164,7 @@ func (d *doctor) services(cmd *cobra.Command) {
 		d.add(checkModelsOfRuns(v, hubOptions(cmd))...)
 	}
 	d.add(checkWorkers(polled, identity(), v)...)
+	d.versions(ctx, e, polled)
 	runs, err := runsOf(ctx, e.client, v)
 	if err != nil {
 		d.add(finding{"runs", levelFail, err.Error(), "check the Temporal server"})

@@ -80,7 +80,8 @@ func startLocal(ctx context.Context, o localOptions) (*local, error) {
 
 // startWorker starts the worker, which is started again whenever it ends.
 func (l *local) startWorker() (err error) {
-	args := []string{"worker", "--data", l.Dir}
+	// Not versioned, whatever the environment says: nobody would make its version the current one.
+	args := []string{"worker", "--data", l.Dir, "--deployment=", "--build-id="}
 	if l.o.models != "" {
 		args = append(args, "--models", l.o.models)
 	}

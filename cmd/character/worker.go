@@ -27,6 +27,7 @@ import (
 func workerCmd() *cobra.Command {
 	var queues, allowPaths, allowURLs []string
 	var threads int
+	var version cluster.Deployment
 	c := &cobra.Command{
 		Use:   "worker",
 		Short: "Serve runs with this machine's cores",
@@ -35,8 +36,11 @@ other machines of a fleet.
 
   data      workflows, and the activities that need nothing but the object store
   teacher   answers from an endpoint or from recorded rows; holds the API keys in its environment
-  engine    the model: sampling, training, scoring; one at a time on each machine`,
-		Example: "  character worker\n  character worker --queue engine --temporal temporal.example:7233 --s3-bucket characters",
+  engine    the model: sampling, training, scoring; one at a time on each machine
+
+With --deployment the worker is versioned: a run stays on the build that it began on, and new runs go to the build that you
+made the current one. Until then a versioned worker gets no work. docs/workers.md has the steps of a deploy.`,
+		Example: "  character worker\n  character worker --queue engine --temporal temporal.example:7233 --s3-bucket characters\n  character worker --temporal temporal.example:7233 --s3-bucket characters --deployment character --build-id 2026-11-23",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var serve []string
@@ -56,15 +60,19 @@ other machines of a fleet.
 			if threads < 0 {
 				return usage(fmt.Errorf("--threads %d: want a number of threads, or 0 for all cores", threads))
 			}
+			if err := version.Complete(); err != nil {
+				return usage(err)
+			}
 			tensor.SetThreads(threads)
 			// Nearly all of the heap is buffers that live as long as the model; the collector's usual room would double them.
 			debug.SetGCPercent(10)
-			return serveQueues(cmd.Context(), cmd, serve, allowPaths, allowURLs)
+			return serveQueues(cmd.Context(), cmd, serve, allowPaths, allowURLs, version)
 		},
 	}
 	c.Flags().StringSliceVar(&queues, "queue", nil, "data, teacher, engine (default: all)")
 	c.Flags().IntVar(&threads, "threads", 0, "threads of the engine (0 = all cores); results never depend on it")
 	addAllowFlags(c.Flags(), &allowPaths, &allowURLs)
+	version.Register(c.Flags(), os.Getenv)
 	return c
 }
 
@@ -74,7 +82,7 @@ func addAllowFlags(f *pflag.FlagSet, paths, urls *[]string) {
 	f.StringArrayVar(urls, "allow-url", nil, cluster.AllowURLUsage)
 }
 
-func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, allowURLs []string) error {
+func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, allowURLs []string, version cluster.Deployment) error {
 	models, file := hubOptions(cmd), ""
 	if !onCluster(cmd) {
 		file = filepath.Join(dataDir(cmd), permit.FileName)
@@ -111,7 +119,7 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, al
 	}
 	worker.SetBinaryChecksum(build()) // else the whole program is read and hashed: a third of a second of each start
 	broken := make(chan error, len(queues))
-	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: models, Pull: true, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: who, StickyWait: sticky})
+	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: models, Pull: true, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: who, StickyWait: sticky, Deployment: workers.Deployment(version)})
 	if err != nil {
 		return err
 	}
@@ -123,7 +131,7 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, al
 			return fmt.Errorf("start worker: %w", err)
 		}
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "Serving %s with %s kernels\n", strings.Join(queues, ", "), tensor.Variant())
+	fmt.Fprintf(cmd.OutOrStdout(), "Serving %s with %s kernels%s\n", strings.Join(queues, ", "), tensor.Variant(), version.Note(ctx, e.client))
 	select {
 	case <-ctx.Done():
 	case err = <-broken:

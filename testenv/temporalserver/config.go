@@ -28,14 +28,18 @@ const workflowTaskTimeout = 3 * time.Second
 // newServer configures all four services of a one-node cluster in this process.
 func newServer(o Options, p ports, logger log.Logger) (temporal.Server, error) {
 	frontend := p.address(o.IP, p.grpc)
-	sql := sqliteConfig(filepath.Join(o.Dir, dbName))
+	file := sqliteConfig(filepath.Join(o.Dir, dbName))
 
 	var c config.Config
 	c.Persistence = config.Persistence{
 		DefaultStore:     "default",
 		VisibilityStore:  "visibility",
 		NumHistoryShards: 1, // SQLite has one writer
-		DataStores:       map[string]config.DataStore{"default": {SQL: sql}, "visibility": {SQL: sql}},
+		DataStores:       map[string]config.DataStore{"default": {SQL: file}, "visibility": {SQL: file}},
+	}
+	if p := o.Postgres; p != nil {
+		c.Persistence.NumHistoryShards = postgresShards
+		c.Persistence.DataStores = map[string]config.DataStore{"default": {SQL: p.config(p.Database)}, "visibility": {SQL: p.config(p.visibility())}}
 	}
 	c.Global.Membership.MaxJoinDuration = 30 * time.Second
 	c.Global.Membership.BroadcastAddress = o.IP

@@ -27,6 +27,10 @@ func TestMain(m *testing.M) {
 		serve(o)
 		return
 	}
+	if o := os.Getenv(fleetEnv); o != "" && !s3server.IsChild() {
+		fmt.Println("ERROR", serveFleet(o))
+		os.Exit(1)
+	}
 	s3server.Main(m)
 }
 

@@ -53,6 +53,7 @@ func (s *Server) ready(ctx context.Context, o Options) error {
 		what string
 		do   func(context.Context, client.Client, Options) error
 	}{
+		{"register the namespace", register},
 		{"read the namespace", setRetention},
 		{"add search attributes", addAttributes},
 		{"reach the history service", probeHistory},

@@ -2,7 +2,7 @@
 //
 // It is for laptops, demos and tests: loopback only, one node, one directory. The file survives kill -9 at any
 // instant (write-ahead log, every commit synced), and a server started again on it goes on with the open workflows.
-// Production uses a Temporal cluster instead.
+// Production uses a Temporal cluster instead; tests of one put the state into PostgreSQL (Options.Postgres).
 //
 // It knows nothing of characters, workers or S3. It is the only package that links the server (1,800 packages), so
 // only commands and end-to-end tests should import it. Start reading at Start.
@@ -40,6 +40,8 @@ type Options struct {
 	SearchAttributes map[string]string
 	// CodecEndpoint is the URL at which the Web UI has encrypted payloads decrypted; empty means none.
 	CodecEndpoint string
+	// Postgres keeps the server's state in PostgreSQL; nil means the SQLite file in Dir. Dir holds the lock and the log all the same.
+	Postgres *Postgres
 	// LogFile takes the server's own log, one JSON object a line; empty means Dir/temporal.log.
 	// Nothing is written to the terminal.
 	LogFile string
@@ -66,6 +68,13 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if _, err := namespaceConfig(o); err != nil {
 		return o, err
+	}
+	if o.Postgres != nil {
+		p, err := o.Postgres.withDefaults()
+		if err != nil {
+			return o, err
+		}
+		o.Postgres = &p
 	}
 	return o, nil
 }
@@ -115,7 +124,12 @@ func Start(ctx context.Context, o Options) (s *Server, err error) {
 		return s, err
 	}
 	defer func() { _ = p.uiHeld.Close() }() // a second time, if the UI has it
-	if err := prepareFile(o); err != nil {
+	if o.Postgres != nil {
+		err = o.Postgres.prepare(ctx, s.log.logger)
+	} else {
+		err = prepareFile(o)
+	}
+	if err != nil {
 		return s, err
 	}
 	srv, err := newServer(o, p, s.log.logger)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -24,6 +25,7 @@ import (
 func workerCmd() *cobra.Command {
 	var queues, allowPaths, allowURLs []string
 	var threads int
+	var stall time.Duration
 	c := &cobra.Command{
 		Use:   "worker",
 		Short: "Serve runs with this machine's cores",
@@ -53,15 +55,19 @@ other machines of a fleet.
 			if threads < 0 {
 				return usage(fmt.Errorf("--threads %d: want a number of threads, or 0 for all cores", threads))
 			}
+			if err := cluster.CheckStall(stall); err != nil {
+				return usage(err)
+			}
 			tensor.SetThreads(threads)
 			// Nearly all of the heap is buffers that live as long as the model; the collector's usual room would double them.
 			debug.SetGCPercent(10)
-			return serveQueues(cmd.Context(), cmd, serve, allowPaths, allowURLs)
+			return serveQueues(cmd.Context(), cmd, serve, allowPaths, allowURLs, stall)
 		},
 	}
 	c.Flags().StringSliceVar(&queues, "queue", nil, "data, teacher, engine (default: all)")
 	c.Flags().IntVar(&threads, "threads", 0, "threads of the engine (0 = all cores); results never depend on it")
 	addAllowFlags(c.Flags(), &allowPaths, &allowURLs)
+	c.Flags().DurationVar(&stall, "stall", 0, cluster.StallUsage)
 	return c
 }
 
@@ -71,7 +77,7 @@ func addAllowFlags(f *pflag.FlagSet, paths, urls *[]string) {
 	f.StringArrayVar(urls, "allow-url", nil, cluster.AllowURLUsage)
 }
 
-func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, allowURLs []string) error {
+func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, allowURLs []string, stall time.Duration) error {
 	models, file := hubOptions(cmd), ""
 	if !onCluster(cmd) {
 		file = filepath.Join(dataDir(cmd), permit.FileName)
@@ -107,7 +113,7 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, al
 		}
 	}
 	broken := make(chan error, len(queues))
-	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: models, Pull: true, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: who})
+	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: models, Pull: true, Stall: stall, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: who})
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ test: ## all tests; sets itself up
 unit: ## quick tests only: no server, no model; from an empty build cache about a minute of building
 	@./bench/unit.sh
 
-fuzz: ## every parser against N inputs (N=1000000 ONLY=regex)
+fuzz: ## every parser against N inputs (N=1000000 LIMIT=seconds a target, ONLY=regex); goes on where the last one stopped
 	@./bench/fuzz.sh
 
 soak: build ## the tiny run again and again for HOURS=0.5; prints memory and open files over time

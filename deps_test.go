@@ -51,6 +51,7 @@ var imports = map[string]string{
 	"testenv/faultproxy":                "",
 	"testenv/tinymodel":                 "lm/safetensors",
 	"testenv/hostile":                   "",
+	"testenv/wallclock":                 "",
 	"cmd/character":                     "activities cmd/internal/cluster codec constitution dataset lm/chat lm/hub lm/sample lm/tokenizer lm/train lm/transformer permit spec store tensor testenv/s3server testenv/stack workers workflows",
 	"cmd/character-worker":              "cmd/internal/cluster lm/hub store tensor workers",
 	"cmd/internal/cluster":              "codec permit spec store",

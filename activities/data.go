@@ -25,6 +25,8 @@ type Data struct {
 	Attributes func(ctx context.Context) ([]string, error)
 	// Lanes is as in [Engine].
 	Lanes func(ctx context.Context, queue string) int
+
+	collectors collectors
 }
 
 // ResolveInput is the user's spec as it came.
@@ -58,7 +60,7 @@ func (d *Data) ResolveSpec(ctx context.Context, in ResolveInput) (Brief, error) 
 	if err != nil {
 		return Brief{}, fatal(BadInput, err)
 	}
-	if err := held(ctx, d.Store); err != nil {
+	if err := d.collectors.held(ctx, d.Store); err != nil {
 		return Brief{}, err
 	}
 	if err := s.CheckReferences(); err != nil {

@@ -153,6 +153,12 @@ func retryable(err error) bool {
 	case "SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded", "InternalError", "ServiceUnavailable":
 		return true
 	}
+	// Refused because our clock is minutes off the server's: the SDK has learnt the server's time from that very answer, and
+	// signs the next attempt by it.
+	var skewed interface{ RetryableError() bool }
+	if errors.As(err, &skewed) && skewed.RetryableError() {
+		return true
+	}
 	if errors.Is(err, errIdle) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return true
 	}

@@ -51,7 +51,11 @@ func serve(ctx context.Context) error {
 	queue := flag.String("queue", strings.Join(workers.All(), ","), "data, teacher, engine")
 	models := flag.String("models", env("CHARACTER_MODELS", ""), "folder of models (CHARACTER_MODELS; empty: the user's cache)")
 	threads := flag.Int("threads", 0, "threads of the engine (0 = all cores); results never depend on it")
+	stall := flag.Duration("stall", 0, cluster.StallUsage)
 	flag.Parse()
+	if err := cluster.CheckStall(*stall); err != nil {
+		return err
+	}
 	set := cluster.Read(func(name string) string { return flag.Lookup(name).Value.String() })
 	set.Temporal = cmp.Or(set.Temporal, "127.0.0.1:7233")
 	if set.S3Bucket == "" {
@@ -101,7 +105,7 @@ func serve(ctx context.Context) error {
 	}
 	defer c.Close()
 	ws, err := workers.New(c, workers.Options{Queues: strings.Split(*queue, ","), Store: s, Hub: hub.Options{CacheDir: *models}, Pull: true,
-		Allow: allow, Converter: keys.DataConverter(), Namespace: set.Namespace, Key: os.Getenv, Deployment: workers.Deployment(version)})
+		Allow: allow, Converter: keys.DataConverter(), Namespace: set.Namespace, Key: os.Getenv, Deployment: workers.Deployment(version), Stall: *stall})
 	if err != nil {
 		return err
 	}

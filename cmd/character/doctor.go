@@ -129,6 +129,7 @@ func (d *doctor) machine(cmd *cobra.Command) {
 	}
 	state, err := stack.CheckTemporal(ctx, dir)
 	d.add(checkTemporalFile(state, err, v))
+	d.add(checkFuture(v, time.Now())...)
 	d.add(d.checkObjects(v, damage)...)
 	d.add(checkModelsOfRuns(v, hubOptions(cmd))...)
 }
@@ -149,13 +150,17 @@ func (d *doctor) services(cmd *cobra.Command) {
 	}
 	defer e.close()
 	d.add(checkRights(ctx, e.store)...)
-	d.add(checkS3Clock(e.store.Now(ctx)))
+	now, ahead, err := e.store.Now(ctx)
+	d.add(checkS3Clock(now, ahead, err))
 	polled, findings := queues(ctx, e.client)
 	d.add(findings...)
 	v, damage, err := d.inspect(ctx, e.store)
 	if err != nil {
 		d.add(finding{"objects", levelFail, err.Error(), "check that the S3 server runs"})
 		return
+	}
+	if !now.IsZero() {
+		d.add(checkFuture(v, now)...)
 	}
 	d.add(d.checkObjects(v, damage)...)
 	if onCluster(cmd) {

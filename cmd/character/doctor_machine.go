@@ -29,14 +29,7 @@ func checkKernels() finding {
 const roomy = 1e9
 
 func checkDisk(dir string, free func(string) (uint64, error)) finding {
-	at := dir
-	for { // the data directory may not be there yet
-		if _, err := os.Stat(at); err == nil || at == filepath.Dir(at) {
-			break
-		}
-		at = filepath.Dir(at)
-	}
-	n, err := free(at)
+	n, err := free(existing(dir))
 	switch {
 	case err != nil:
 		return finding{"disk", levelFail, fmt.Sprintf("of %s: %v", dir, err), "choose another --data"}
@@ -142,7 +135,7 @@ func checkTemporalFile(state string, err error, v *activities.Inventory) finding
 		return finding{name, levelFail, fmt.Sprintf("the server's SQLite file is missing, and the bucket has data (%d unfinished runs)", open),
 			"`character repair` makes a new file and goes on with them; nothing finished is lost"}
 	case err != nil:
-		return finding{name, levelFail, err.Error(), "see above"}
+		return finding{name, levelFail, err.Error(), "mend that, then `character doctor` again"}
 	case state == stack.TemporalMissing:
 		return finding{name, levelNote, "no server ran here yet", ""}
 	}

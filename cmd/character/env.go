@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
@@ -84,21 +85,21 @@ func open(cmd *cobra.Command) (*env, error) {
 	if _, serr := os.Stat(filepath.Join(dataDir(cmd), "stack.json")); serr != nil {
 		return nil, fmt.Errorf("there are no runs in %s yet: start one with `character run captain`, or name another --data", dataDir(cmd))
 	}
-	return openOwn(cmd, false)
+	return openOwn(cmd, false, 0)
 }
 
-// openOrUp connects to what runs, or starts servers and worker in this process.
-func openOrUp(cmd *cobra.Command) (*env, error) {
+// openOrUp connects to what runs, or starts servers and worker in this process; see openOwn.
+func openOrUp(cmd *cobra.Command, stall time.Duration) (*env, error) {
 	e, err := openRunning(cmd)
 	if !errors.Is(err, errNotRunning) {
 		return e, err
 	}
-	return openOwn(cmd, true)
+	return openOwn(cmd, true, stall)
 }
 
-// openOwn starts the servers in this process; close stops them.
-func openOwn(cmd *cobra.Command, worker bool) (*env, error) {
-	l, err := startLocal(cmd.Context(), localOptions{data: dataDir(cmd), models: cmd.Flag("models").Value.String(), codecKeyFile: settings(cmd).CodecKeyFile, noWorker: !worker, warn: cmd.ErrOrStderr()})
+// openOwn starts the servers in this process, and a worker with this limit of its watchdog (0 = its default); close stops them.
+func openOwn(cmd *cobra.Command, worker bool, stall time.Duration) (*env, error) {
+	l, err := startLocal(cmd.Context(), localOptions{data: dataDir(cmd), models: cmd.Flag("models").Value.String(), codecKeyFile: settings(cmd).CodecKeyFile, noWorker: !worker, stall: stall, warn: cmd.ErrOrStderr()})
 	if err != nil {
 		return nil, err
 	}

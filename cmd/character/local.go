@@ -18,9 +18,10 @@ type localOptions struct {
 	data, models                           string // --data, --models
 	temporalPort, httpPort, uiPort, s3Port int
 	noWorker                               bool
-	codecKeyFile                           string    // --codec-key-file
-	allowPaths, allowURLs                  []string  // --allow-path, --allow-url, for the worker
-	warn                                   io.Writer // gets a line when the worker ends by itself
+	codecKeyFile                           string        // --codec-key-file
+	allowPaths, allowURLs                  []string      // --allow-path, --allow-url, for the worker
+	stall                                  time.Duration // --stall, for the worker; 0 = its default
+	warn                                   io.Writer     // gets a line when the worker ends by itself
 }
 
 // local is everything a run needs, on this machine: servers in this process and its children, and a worker.
@@ -38,6 +39,9 @@ func startLocal(ctx context.Context, o localOptions) (*local, error) {
 	attributes := map[string]string{}
 	for _, name := range workflows.SearchAttributes() {
 		attributes[name] = "Keyword"
+	}
+	if err := roomToStart(o.data, !o.noWorker, freeBytes); err != nil {
+		return nil, err
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -68,6 +72,7 @@ func startLocal(ctx context.Context, o localOptions) (*local, error) {
 		}
 	}
 	go watchDisk(s.Dir, o.warn, l.done)
+	go watchClock(o.warn, l.done)
 	l.exe, l.o = exe, o
 	if o.noWorker {
 		return l, nil
@@ -80,22 +85,30 @@ func startLocal(ctx context.Context, o localOptions) (*local, error) {
 
 // startWorker starts the worker, which is started again whenever it ends.
 func (l *local) startWorker() (err error) {
+	l.worker, err = startChild(childOptions{exe: l.exe, args: l.o.workerArgs(l.Dir), log: filepath.Join(l.Dir, "logs", "worker.log"), warn: l.o.warn})
+	return err
+}
+
+// workerArgs are the arguments of the worker of the stack on dir.
+func (o localOptions) workerArgs(dir string) []string {
 	// Not versioned, whatever the environment says: nobody would make its version the current one.
-	args := []string{"worker", "--data", l.Dir, "--deployment=", "--build-id="}
-	if l.o.models != "" {
-		args = append(args, "--models", l.o.models)
+	args := []string{"worker", "--data", dir, "--deployment=", "--build-id="}
+	if o.models != "" {
+		args = append(args, "--models", o.models)
 	}
-	if l.o.codecKeyFile != "" {
-		args = append(args, "--codec-key-file", l.o.codecKeyFile)
+	if o.codecKeyFile != "" {
+		args = append(args, "--codec-key-file", o.codecKeyFile)
 	}
-	for _, p := range l.o.allowPaths {
+	for _, p := range o.allowPaths {
 		args = append(args, "--allow-path", p)
 	}
-	for _, u := range l.o.allowURLs {
+	for _, u := range o.allowURLs {
 		args = append(args, "--allow-url", u)
 	}
-	l.worker, err = startChild(childOptions{exe: l.exe, args: args, log: filepath.Join(l.Dir, "logs", "worker.log"), warn: l.o.warn})
-	return err
+	if o.stall != 0 {
+		args = append(args, "--stall", o.stall.String())
+	}
+	return args
 }
 
 // stop ends the worker, which first commits what it has, then the servers.

@@ -133,6 +133,9 @@ func repairTemporal(cmd *cobra.Command, out io.Writer, check bool) error {
 	if _, err := os.Stat(filepath.Join(dir, "s3")); err != nil {
 		return fmt.Errorf("there are no runs in %s yet: start one with `character run captain`, or name another --data", dir)
 	}
+	if err := roomToStart(dir, false, freeBytes); err != nil {
+		return err
+	}
 	state, err := stack.CheckTemporal(cmd.Context(), dir)
 	switch {
 	case state == stack.TemporalMissing && !check:

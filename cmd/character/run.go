@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.temporal.io/api/enums/v1"
@@ -31,6 +32,7 @@ type runFlags struct {
 	preset, id, model, prompts, recorded, pairs, introspection string
 	set                                                        []string
 	detach                                                     bool
+	stall                                                      time.Duration
 }
 
 func runCmd() *cobra.Command {
@@ -66,6 +68,7 @@ directory yet, this command starts everything in its own process; an unfinished 
 	c.Flags().StringVar(&f.recorded, "recorded", "", "file with recorded answers, JSONL {\"prompt\": ..., \"chosen\": ...}: they measure the gain, and teach with --set teacher=recorded")
 	c.Flags().StringVar(&f.pairs, "pairs", "", "train DPO on your own rows, JSONL {\"prompt\", \"chosen\", \"rejected\"}, instead of generating pairs")
 	c.Flags().StringVar(&f.introspection, "introspection", "", "train SFT on your own rows, JSONL {\"prompt\", \"reflection\"} or {\"prompt\", \"turns\"}, instead of generating them")
+	c.Flags().DurationVar(&f.stall, "stall", 0, cluster.StallUsage+"; for the worker that this command starts")
 	c.Flags().BoolVar(&f.detach, "detach", false, "start the run and return (needs a running `character up`)")
 	return c
 }
@@ -79,6 +82,9 @@ func run(cmd *cobra.Command, name string, f runFlags) error {
 	}
 	if name == "" && (f.preset != "" || f.model != "" || f.prompts != "" || f.recorded != "" || f.pairs != "" || f.introspection != "" || len(f.set) > 0) {
 		return usage(fmt.Errorf("run %s goes on with the spec it was started with: leave the other flags out, or name the character to start a run", f.id))
+	}
+	if err := cluster.CheckStall(f.stall); err != nil {
+		return usage(err)
 	}
 	var c *constitution.Constitution
 	var files []file
@@ -109,7 +115,7 @@ func run(cmd *cobra.Command, name string, f runFlags) error {
 	if !idRule.MatchString(f.id) {
 		return usage(fmt.Errorf("--id %q: use letters, digits, dot, dash and underscore, at most 100", f.id))
 	}
-	start := openOrUp
+	start := func(cmd *cobra.Command) (*env, error) { return openOrUp(cmd, f.stall) }
 	if f.detach {
 		start = openRunning // a run that nobody serves would only wait
 	}
@@ -118,6 +124,9 @@ func run(cmd *cobra.Command, name string, f runFlags) error {
 		return err
 	}
 	defer e.close()
+	if f.stall != 0 && !e.own {
+		fmt.Fprintln(cmd.ErrOrStderr(), "character: --stall is not used: the worker runs already, with a limit of its own (`character up --stall`, `character worker --stall`)")
+	}
 	if err := cluster.CheckKeys(ctx, e.store, e.keys, !onCluster(cmd)); err != nil {
 		return err
 	}

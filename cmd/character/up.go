@@ -43,6 +43,9 @@ Runs that are started in the UI may name models by a known name or under --model
 			if _, err := cluster.Allow(o.allowPaths, o.allowURLs, os.Getenv, "", ""); err != nil {
 				return usage(err)
 			}
+			if err := cluster.CheckStall(o.stall); err != nil {
+				return usage(err)
+			}
 			o.data, o.models, o.warn = dataDir(cmd), cmd.Flag("models").Value.String(), cmd.ErrOrStderr()
 			o.codecKeyFile = settings(cmd).CodecKeyFile
 			return up(cmd, o)
@@ -55,6 +58,7 @@ Runs that are started in the UI may name models by a known name or under --model
 	f.IntVar(&o.s3Port, "s3-port", 0, "port of the S3 server (0: the last one, else 9000, else any)")
 	f.StringVar(&bind, "bind", "127.0.0.1", "address to listen on; only loopback is taken, because the servers of a laptop have no users and no TLS")
 	addAllowFlags(f, &o.allowPaths, &o.allowURLs)
+	f.DurationVar(&o.stall, "stall", 0, cluster.StallUsage)
 	f.BoolVar(&o.noWorker, "no-worker", false, "start no worker; start your own with `character worker`")
 	return c
 }

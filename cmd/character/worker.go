@@ -25,9 +25,9 @@ import (
 )
 
 func workerCmd() *cobra.Command {
-	var queues, allowPaths, allowURLs []string
+	var queues []string
 	var threads int
-	var version cluster.Deployment
+	var o serveOptions
 	c := &cobra.Command{
 		Use:   "worker",
 		Short: "Serve runs with this machine's cores",
@@ -60,19 +60,24 @@ made the current one. Until then a versioned worker gets no work. docs/workers.m
 			if threads < 0 {
 				return usage(fmt.Errorf("--threads %d: want a number of threads, or 0 for all cores", threads))
 			}
-			if err := version.Complete(); err != nil {
+			if err := o.version.Complete(); err != nil {
+				return usage(err)
+			}
+			if err := cluster.CheckStall(o.stall); err != nil {
 				return usage(err)
 			}
 			tensor.SetThreads(threads)
 			// Nearly all of the heap is buffers that live as long as the model; the collector's usual room would double them.
 			debug.SetGCPercent(10)
-			return serveQueues(cmd.Context(), cmd, serve, allowPaths, allowURLs, version)
+			o.queues = serve
+			return serveQueues(cmd.Context(), cmd, o)
 		},
 	}
 	c.Flags().StringSliceVar(&queues, "queue", nil, "data, teacher, engine (default: all)")
 	c.Flags().IntVar(&threads, "threads", 0, "threads of the engine (0 = all cores); results never depend on it")
-	addAllowFlags(c.Flags(), &allowPaths, &allowURLs)
-	version.Register(c.Flags(), os.Getenv)
+	addAllowFlags(c.Flags(), &o.allowPaths, &o.allowURLs)
+	o.version.Register(c.Flags(), os.Getenv)
+	c.Flags().DurationVar(&o.stall, "stall", 0, cluster.StallUsage)
 	return c
 }
 
@@ -82,12 +87,19 @@ func addAllowFlags(f *pflag.FlagSet, paths, urls *[]string) {
 	f.StringArrayVar(urls, "allow-url", nil, cluster.AllowURLUsage)
 }
 
-func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, allowURLs []string, version cluster.Deployment) error {
+// serveOptions are what a worker serves and how.
+type serveOptions struct {
+	queues, allowPaths, allowURLs []string
+	version                       cluster.Deployment
+	stall                         time.Duration // 0: the default of workers.Options.Stall
+}
+
+func serveQueues(ctx context.Context, cmd *cobra.Command, o serveOptions) error {
 	models, file := hubOptions(cmd), ""
 	if !onCluster(cmd) {
 		file = filepath.Join(dataDir(cmd), permit.FileName)
 	}
-	allow, err := cluster.Allow(allowPaths, allowURLs, os.Getenv, models.CacheDir, file)
+	allow, err := cluster.Allow(o.allowPaths, o.allowURLs, os.Getenv, models.CacheDir, file)
 	if err != nil {
 		return usage(err)
 	}
@@ -118,8 +130,10 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, al
 		}
 	}
 	worker.SetBinaryChecksum(build()) // else the whole program is read and hashed: a third of a second of each start
-	broken := make(chan error, len(queues))
-	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: queues, Store: e.store, Hub: models, Pull: true, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Identity: who, StickyWait: sticky, Deployment: workers.Deployment(version)})
+	broken := make(chan error, len(o.queues))
+	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: o.queues, Store: e.store, Hub: models, Pull: true,
+		Stall: o.stall, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did,
+		Identity: who, StickyWait: sticky, Deployment: workers.Deployment(o.version)})
 	if err != nil {
 		return err
 	}
@@ -131,7 +145,7 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, queues, allowPaths, al
 			return fmt.Errorf("start worker: %w", err)
 		}
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "Serving %s with %s kernels%s\n", strings.Join(queues, ", "), tensor.Variant(), version.Note(ctx, e.client))
+	fmt.Fprintf(cmd.OutOrStdout(), "Serving %s with %s kernels%s\n", strings.Join(o.queues, ", "), tensor.Variant(), o.version.Note(ctx, e.client))
 	select {
 	case <-ctx.Done():
 	case err = <-broken:

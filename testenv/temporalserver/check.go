@@ -48,8 +48,26 @@ func Check(ctx context.Context, dir string) error {
 	if err == nil {
 		err = c.QueryRowContext(ctx, "SELECT name FROM namespaces LIMIT 1").Scan(&said)
 	}
-	if err = errors.Join(err, c.Close()); err != nil {
+	err = errors.Join(err, c.Close())
+	switch {
+	case cannotTell(err):
+		return fmt.Errorf("temporal: %s cannot be checked: %w; make room on its disk, or mend the disk or the rights on the file: it may be whole", db, err)
+	case err != nil:
 		return fmt.Errorf("temporal: %s is %w: %w", db, ErrDamaged, err)
 	}
 	return checkVersion(db, filepath.Join(dir, versionName))
+}
+
+// cannotTell is true for errors of SQLite that are the machine's and not the file's: to look at a file that was not closed in order,
+// SQLite must write beside it.
+func cannotTell(err error) bool {
+	var e interface{ Code() int }
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code() & 0xff { // the rest is detail
+	case 5, 6, 7, 8, 10, 13, 14: // busy, locked, out of memory, read-only, input or output, full, cannot open
+		return true
+	}
+	return false
 }

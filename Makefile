@@ -37,7 +37,7 @@ unit: ## quick tests only: no server, no model; from an empty build cache about 
 fuzz: ## every parser against N inputs (N=1000000 LIMIT=seconds a target, ONLY=regex); goes on where the last one stopped
 	@./bench/fuzz.sh
 
-soak: build ## the tiny run again and again for HOURS=0.5; prints memory and open files over time
+soak: build ## the tiny run again and again for HOURS=0.5; fails when memory or open files grow without end
 	@$(GO) run ./bench/soak -hours $(HOURS) -binary $(BIN)
 
 chaos: build ## kill, stop and starve N=50 whole tiny runs at random (SEED=1 JOBS=1), and compare every byte

@@ -1,13 +1,17 @@
-// Command soak trains characters on the tiny model again and again against one `character up`, and prints what memory
-// and how many open files each of its processes has. What grows without end is a leak.
+// Command soak trains characters on the tiny model again and again against one `character up`, and judges whether what
+// its processes hold grows: memory, live heap, open files, threads and goroutines. What grows without end is a leak, and
+// ends in exit code 1. docs/workers.md has the limits.
 //
 //	go run ./bench/soak -hours 1          # or: make soak HOURS=1
+//	go run ./bench/soak -runs 40 -every 5 -keep DIR
+//	go tool pprof -top -diff_base DIR/up-10.heap DIR/up-40.heap
 //
 // Every run has a seed of its own, so that no stage is reused. It needs Linux's /proc.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -17,7 +21,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -25,32 +28,42 @@ import (
 	"github.com/opencharacter/opencharacter/testenv/tinymodel"
 )
 
-// spec makes a run last some seconds, with several chunks and segments in every stage.
+// spec makes a run last some seconds, with two segments in each training.
 var spec = []string{
-	"preferences.pairs=24", "preferences.min_pairs=4", "preferences.max_candidates=240", "preferences.chunk=12",
-	"preferences.teacher.max_tokens=64", "preferences.student.max_tokens=64", "preferences.filter.repetition_threshold=-1",
-	"dpo.rank=4", "dpo.alpha=4", "dpo.batch_size=2", "dpo.epochs=2", "dpo.segment_steps=3", "dpo.learning_rate=1e-3",
-	"introspection.reflections=16", "introspection.interactions=3", "introspection.oversample=12", "introspection.chunk=8", "introspection.turns=2", "introspection.min_share=0",
-	"introspection.reflection.max_tokens=96", "introspection.interaction.max_tokens=96", "introspection.filter.min_chars=4", "introspection.filter.repetition_threshold=-1",
-	"sft.rank=6", "sft.alpha=6", "sft.batch_size=2", "sft.epochs=2", "sft.segment_steps=3", "sft.learning_rate=1e-3",
-	"evaluation.held_out=4", "evaluation.sampling.max_tokens=16", `evaluation.prompts=["Hello!","Who are you?"]`,
+	"preferences.pairs=4", "preferences.min_pairs=2", "preferences.max_candidates=160", "preferences.chunk=16",
+	"preferences.teacher.max_tokens=48", "preferences.student.max_tokens=32", "preferences.filter.repetition_threshold=-1",
+	"dpo.rank=4", "dpo.alpha=4", "dpo.batch_size=2", "dpo.epochs=1", "dpo.segment_steps=1", "dpo.learning_rate=1e-3",
+	"introspection.reflections=3", "introspection.interactions=1", "introspection.oversample=12", "introspection.chunk=8", "introspection.turns=2", "introspection.min_share=0",
+	"introspection.reflection.max_tokens=48", "introspection.interaction.max_tokens=48", "introspection.filter.min_chars=4", "introspection.filter.repetition_threshold=-1",
+	"sft.rank=6", "sft.alpha=6", "sft.batch_size=2", "sft.epochs=1", "sft.segment_steps=1", "sft.learning_rate=1e-3",
+	"evaluation.held_out=2", "evaluation.sampling.max_tokens=8", `evaluation.prompts=["Hello!"]`,
+}
+
+type options struct {
+	binary, keep string
+	long         time.Duration
+	runs, every  int
 }
 
 func main() {
 	hours := flag.Float64("hours", .5, "how long to go on, in hours")
-	binary := flag.String("binary", "bin/character", "the program: `make build` makes it")
-	every := flag.Int("every", 5, "print a line for each process after so many runs")
+	var o options
+	flag.StringVar(&o.binary, "binary", "bin/character", "the program: `make build` makes it")
+	flag.StringVar(&o.keep, "keep", "", "folder that keeps the heap profiles, ROLE-RUNS.heap (empty: none is kept)")
+	flag.IntVar(&o.runs, "runs", 0, "stop after so many runs (0: when the time is over)")
+	flag.IntVar(&o.every, "every", 10, "measure after so many runs")
 	flag.Parse()
+	o.long, o.every = time.Duration(*hours*float64(time.Hour)), max(1, o.every)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := soak(ctx, os.Stdout, *binary, time.Duration(*hours*float64(time.Hour)), max(1, *every)); err != nil {
+	if err := o.soak(ctx, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "soak:", err)
 		os.Exit(1)
 	}
 }
 
-func soak(ctx context.Context, out io.Writer, binary string, long time.Duration, every int) (err error) {
-	binary, err = filepath.Abs(binary)
+func (o options) soak(ctx context.Context, out io.Writer) (err error) {
+	binary, err := filepath.Abs(o.binary)
 	if err != nil {
 		return err
 	}
@@ -59,11 +72,22 @@ func soak(ctx context.Context, out io.Writer, binary string, long time.Duration,
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	profiles, err := filepath.Abs(cmp.Or(o.keep, filepath.Join(dir, "heaps")))
+	if err == nil {
+		err = os.MkdirAll(profiles, 0o700)
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(profiles, "wanted")); err != nil && !errors.Is(err, os.ErrNotExist) { // of a soak before
+		return err
+	}
 	model, data := filepath.Join(dir, "tiny"), filepath.Join(dir, "data")
 	if err := tinymodel.Write(model, 1); err != nil {
 		return err
 	}
 	up := exec.Command(binary, "--data", data, "up")
+	up.Env = append(up.Environ(), "CHARACTER_HEAP_PROFILES="+profiles)
 	var errs strings.Builder
 	up.Stderr = &errs
 	said, err := up.StdoutPipe()
@@ -88,11 +112,11 @@ func soak(ctx context.Context, out io.Writer, binary string, long time.Duration,
 	}
 	go func() { _, _ = io.Copy(io.Discard, said) }()
 
-	fmt.Fprintln(out, "minutes  runs  process             RSS MB  open files  threads")
+	fmt.Fprintln(out, "minutes  runs  process             RSS MB  heap MB  open files  threads  goroutines")
 	began := time.Now()
-	first, last := map[string]usage{}, map[string]usage{}
+	var samples []sample
 	runs := 0
-	for time.Since(began) < long && ctx.Err() == nil {
+	for time.Since(began) < o.long && (o.runs == 0 || runs < o.runs) && ctx.Err() == nil {
 		args := []string{"--data", data, "run", "captain", "--id", fmt.Sprint("soak-", runs), "--model", model, "--set", fmt.Sprint("seed=", runs+1)}
 		for _, s := range spec {
 			args = append(args, "--set", s)
@@ -104,100 +128,22 @@ func soak(ctx context.Context, out io.Writer, binary string, long time.Duration,
 			return fmt.Errorf("run %d: %w\n%s", runs, err, b)
 		}
 		runs++
-		if runs%every != 0 {
+		if runs%o.every != 0 {
 			continue
 		}
-		if last, err = processes(up.Process.Pid); err != nil {
+		now, err := processes(up.Process.Pid)
+		if err == nil {
+			err = heaps(profiles, fmt.Sprint(runs), now)
+		}
+		if err != nil {
 			return err
 		}
-		for _, name := range sorted(last) {
-			u := last[name]
-			fmt.Fprintf(out, "%7.1f %5d  %-18s %7.1f %11d %8d\n", time.Since(began).Minutes(), runs, name, u.rss, u.files, u.threads)
-			if _, ok := first[name]; !ok && runs >= 2*every { // the first runs fill caches
-				first[name] = u
-			}
+		samples = append(samples, sample{float64(runs), now})
+		for _, name := range sorted(now) {
+			u := now[name]
+			fmt.Fprintf(out, "%7.1f %5d  %-18s %7.1f %8.1f %11d %8d %11d\n", time.Since(began).Minutes(), runs, name, u.rss, u.heap, u.files, u.threads, u.goroutines)
 		}
 	}
-	fmt.Fprintf(out, "%d runs in %.1f minutes. Growth from run %d on:\n", runs, time.Since(began).Minutes(), 2*every)
-	for _, name := range sorted(first) {
-		a, b := first[name], last[name]
-		fmt.Fprintf(out, "  %-18s RSS %+.1f MB (%+.0f %%), open files %+d, threads %+d\n", name, b.rss-a.rss, 100*(b.rss/a.rss-1), b.files-a.files, b.threads-a.threads)
-	}
-	return nil
-}
-
-type usage struct {
-	rss            float64 // MB
-	files, threads int
-}
-
-func sorted(m map[string]usage) []string {
-	var names []string
-	for n := range m {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// processes measures a process and its descendants, named by their command.
-func processes(pid int) (map[string]usage, error) {
-	out := map[string]usage{}
-	proc := fmt.Sprintf("/proc/%d", pid)
-	args, err := os.ReadFile(proc + "/cmdline")
-	if err == nil && len(args) == 0 { // it has ended, and nobody has looked yet
-		err = os.ErrProcessDone
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w; soak needs Linux's /proc, and a stack that lives", err)
-	}
-	var u usage
-	status, err := os.ReadFile(proc + "/status")
-	if err != nil {
-		return nil, err
-	}
-	for line := range strings.Lines(string(status)) {
-		var kb float64
-		if _, err := fmt.Sscanf(line, "VmRSS: %f", &kb); err == nil {
-			u.rss = kb / 1024
-		}
-		_, _ = fmt.Sscanf(line, "Threads: %d", &u.threads) // other lines do not match
-	}
-	fds, err := os.ReadDir(proc + "/fd")
-	if err != nil {
-		return nil, err
-	}
-	u.files = len(fds)
-	out[command(strings.Split(strings.TrimRight(string(args), "\x00"), "\x00"))] = u
-	tasks, _ := filepath.Glob(proc + "/task/*/children") // the pattern is well formed
-	for _, f := range tasks {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			continue // a thread that has ended
-		}
-		for s := range strings.FieldsSeq(string(b)) {
-			var child int
-			if _, err := fmt.Sscan(s, &child); err != nil {
-				return nil, err
-			}
-			more, err := processes(child)
-			if err != nil {
-				continue // a process that has ended
-			}
-			for n, u := range more {
-				out[n] = u
-			}
-		}
-	}
-	return out, nil
-}
-
-// command is the first argument that is neither a flag nor a path.
-func command(args []string) string {
-	for _, a := range args[min(1, len(args)):] {
-		if !strings.HasPrefix(a, "-") && !strings.ContainsRune(a, filepath.Separator) {
-			return a
-		}
-	}
-	return filepath.Base(args[0])
+	fmt.Fprintf(out, "%d runs in %.1f minutes.\n", runs, time.Since(began).Minutes())
+	return judge(out, samples)
 }

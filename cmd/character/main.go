@@ -36,6 +36,9 @@ func execute() int {
 		stop()
 	})
 
+	if dir := os.Getenv("CHARACTER_HEAP_PROFILES"); dir != "" {
+		go heapProfiles(ctx, dir, os.Args[1:])
+	}
 	err := rootCmd().ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

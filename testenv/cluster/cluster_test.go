@@ -97,10 +97,10 @@ func ask(t *testing.T, from, to *cluster.Machine) (string, error) {
 
 func TestMachines(t *testing.T) {
 	t.Parallel()
+	n := newNetwork(t)
 	if _, err := exec.LookPath("bash"); err != nil {
 		t.Skip("needs bash to open a connection")
 	}
-	n := newNetwork(t)
 	one, two := machine(t, n, "one"), machine(t, n, "two")
 	c := listen(t, one)
 	said, err := ask(t, two, one)

@@ -49,9 +49,9 @@ type Machine struct {
 
 // New makes a network without machines.
 func New(ctx context.Context) (*Network, error) {
-	for _, name := range []string{"unshare", "nsenter", "ip", "sh", "cat"} {
+	for _, name := range []string{"unshare", "nsenter", "ip", "hostname", "sh", "cat"} {
 		if _, err := exec.LookPath(name); err != nil {
-			return nil, fmt.Errorf("cluster: %w: %w; install util-linux and iproute2 (Linux only)", ErrUnsupported, err)
+			return nil, fmt.Errorf("cluster: %w: %w; install util-linux, iproute2 and hostname (Linux only)", ErrUnsupported, err)
 		}
 	}
 	hub, err := hold(ctx, "hub", exec.Command("unshare", append([]string{"--user", "--map-root-user"}, spaces("hub")...)...))
@@ -70,7 +70,7 @@ func New(ctx context.Context) (*Network, error) {
 // first process's number.
 func spaces(name string) []string {
 	return []string{"--net", "--uts", "--pid", "--fork", "--kill-child", "sh", "-c",
-		"echo " + name + ` >/proc/sys/kernel/hostname && read pid rest </proc/self/stat && echo "$pid" && exec cat >/dev/null`}
+		"hostname " + name + ` && read pid rest </proc/self/stat && echo "$pid" && exec cat >/dev/null`}
 }
 
 // hold starts the first process of a machine.
@@ -100,6 +100,7 @@ func hold(ctx context.Context, name string, c *exec.Cmd) (*Machine, error) {
 		if m.pid, err = strconv.Atoi(strings.TrimSpace(s)); err == nil {
 			return m, nil
 		}
+		err = errors.New("it ended at once")
 	case <-time.After(time.Minute):
 		err = errors.New("not there after a minute")
 	case <-ctx.Done():

@@ -17,6 +17,7 @@ const longPasses = 16
 type scratch struct {
 	ids      []int32 // of the text so far
 	symbols  []int32 // of the word
+	cuts     []int   // places in symbols over which nothing is merged
 	made     []merged
 	links    []link
 	heap     []candidate
@@ -36,11 +37,25 @@ func (t *Tokenizer) merge(sc *scratch, w string, hash uint64) {
 			return
 		}
 	}
+	sc.cuts = sc.cuts[:0]
 	if t.pieces != nil {
 		sc.symbols = t.appendCharacters(sc.symbols[:0], w)
 	} else {
-		sc.symbols = t.appendSymbols(sc.symbols[:0], w)
+		t.begin(sc, w)
 	}
+	all, from := sc.symbols, 0
+	for _, to := range sc.cuts {
+		sc.symbols = all[from:to]
+		t.mergePart(sc)
+		from = to
+	}
+	sc.symbols = all[from:]
+	t.mergePart(sc)
+	sc.symbols = all
+}
+
+// mergePart appends the ids of sc.symbols, which it uses up.
+func (t *Tokenizer) mergePart(sc *scratch) {
 	if len(sc.symbols) < 2 {
 		sc.ids = append(sc.ids, sc.symbols...)
 		return

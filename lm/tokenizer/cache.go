@@ -22,8 +22,8 @@ type bucket [bucketSize]atomic.Uint64
 
 const (
 	bucketSize   = 16
-	cacheBuckets = 1 << 14
-	cacheBytes   = 63 // longer words are merged anew each time
+	cacheBuckets = 3 << 13 // 3 MiB
+	cacheBytes   = 63      // longer words are merged anew each time
 	cacheIDs     = 31
 	cacheIDBits  = 21 // larger ids are not kept
 	cacheIDMask  = 1<<cacheIDBits - 1

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxBytes bounds a spec; the largest honest one is a few kilobytes.
@@ -63,6 +64,9 @@ func Resolve(user []byte) (Spec, error) {
 // Set puts value at a dotted key into a JSON object: Set(`{}`, "dpo.epochs", "3"). The value is read as JSON where it
 // is JSON, else as a string. Whether the key exists is checked by [Resolve].
 func Set(user []byte, key, value string) ([]byte, error) {
+	if !utf8.ValidString(key) || !utf8.ValidString(value) { // JSON would hold other characters in their place
+		return nil, fmt.Errorf("spec: --set %q=%q is not UTF-8; write it in UTF-8", key, value)
+	}
 	root := map[string]any{}
 	if len(bytes.TrimSpace(user)) > 0 {
 		d := json.NewDecoder(bytes.NewReader(user))

@@ -85,7 +85,7 @@ func TestFullDisk(t *testing.T) {
 			run := m.session(m.runArgs("tiny")...)
 			run.said(stage, inStage(stage))
 			d.fill()
-			run.said("the disk is full", has("is full"))
+			run.said("the disk is full", has("runs wait"))
 			out := m.fails("doctor")
 			if !strings.Contains(out, "disk: full: 0 MB free") || !strings.Contains(out, "make room") {
 				t.Errorf("doctor:\n%s", out)
@@ -109,7 +109,7 @@ func TestKilledOnFullDisk(t *testing.T) {
 			run := m.session(m.runArgs("tiny")...)
 			run.said("dpo", inStage("dpo"))
 			d.fill()
-			run.said("the disk is full", has("is full"))
+			run.said("the disk is full", has("runs wait"))
 			run.kill()
 			for _, args := range [][]string{{"run", "--id", "tiny"}, {"up"}, {"repair"}, {"gc"}, {"status"}} {
 				if out := m.fails(args...); !strings.Contains(out, "is full") || !strings.Contains(out, "make room") || !strings.Contains(out, "nothing already made is lost") {

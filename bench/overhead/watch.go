@@ -35,6 +35,11 @@ func watch(pid int) *watcher {
 		for {
 			s := sample{time.Now(), map[string]float64{}}
 			s.add(pid)
+			if n := len(w.samples); n > 0 { // what a process used stays used when it has ended
+				for role, v := range w.samples[n-1].cpu {
+					s.cpu[role] = max(s.cpu[role], v)
+				}
+			}
 			w.samples = append(w.samples, s)
 			select {
 			case <-w.done:

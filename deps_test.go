@@ -59,6 +59,7 @@ var imports = map[string]string{
 	"bench/engine":                      "lm/chat lm/gguf lm/hub lm/sample lm/tokenizer lm/train lm/transformer tensor",
 	"bench/chaos":                       "testenv/chaos",
 	"bench/bandwidth":                   "lm/gguf lm/transformer tensor",
+	"bench/overhead":                    "activities constitution dataset lm/hub lm/train lm/transformer tensor",
 	"bench/soak":                        "testenv/tinymodel",
 	"bench/peers/encode":                "lm/gguf lm/tokenizer",
 	"bench/peers/material":              "constitution dataset spec",

@@ -2,13 +2,10 @@ package activities
 
 import (
 	"context"
-	"fmt"
 	"time"
 
-	"github.com/opencharacter/opencharacter/constitution"
 	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/lm/chat"
-	"github.com/opencharacter/opencharacter/lm/sample"
 )
 
 // talk is one conversation of two copies of the character, seen by the first speaker.
@@ -67,49 +64,11 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 	if err != nil {
 		return ChunkOutput{}, err
 	}
-	intro, seeds, system := p.Spec.Introspection, constitution.InteractionSeeds(), interactionSystem(p, c)
-	turns := intro.Turns | 1 // the trained side has the last word
-	lim := turnLimits(limits(intro.Filter))
-	talks := make([]*talk, len(rows))
-	for i, q := range rows {
-		talks[i] = &talk{id: q.ID, opener: q.Text, greeting: seeds[rowKey("greeting", q.ID)%uint64(len(seeds))].Text}
-	}
-	live.set(func(l *Live) { l.Total = len(rows) * turns })
-	for turn := range turns {
-		var open []*talk
-		var reqs []sample.Request
-		for _, t := range talks {
-			if t.drop != "" {
-				continue
-			}
-			ids, err := m.Chat.Prompt(t.messages(system, turn%2 == 0))
-			if err != nil {
-				return ChunkOutput{}, fatal(BadInput, fmt.Errorf("conversation %s: %w", t.id, err))
-			}
-			open = append(open, t)
-			reqs = append(reqs, sample.Request{Key: rowKey(fmt.Sprintf("interaction-%d", turn), t.id), Prompt: ids, Params: params(intro.Interaction, p.Spec.Seed, m)})
-		}
-		err := sample.Generate(ctx, m.Model, stack, reqs, sample.Options{MaxRows: intro.Parallel, Decode: m.Tokens.DecodeText, Alive: live.alive,
-			Progress: func(done, tokens int) { live.set(func(l *Live) { l.Done = len(rows)*turn + done }) }},
-			func(i int, r sample.Result) error {
-				text, reason := dataset.CheckResponse(lim, r.Finish, m.Tokens.DecodeText(r.Tokens))
-				open[i].said, open[i].drop = append(open[i].said, text), reason
-				open[i].tokens += len(r.Tokens)
-				e.did(ctx, "interaction", fmt.Sprintf("%s/%d", open[i].id, turn))
-				return nil
-			})
-		if err != nil {
-			return ChunkOutput{}, notFinite(err, "interaction", func(i int) string { return open[i].id })
-		}
-	}
-	convs := make([]dataset.Conversation, len(talks))
-	for i, t := range talks {
-		v := dataset.Conversation{ID: t.id, Kind: "interaction", TemplateID: rows[i].Source, PromptText: t.opener, SourceSystemPrompt: system,
-			Turns: len(t.said), Tokens: t.tokens, Drop: t.drop}
-		for _, msg := range t.messages(c.InteractionTrainingSystem(), true) { // no traits where the model learns
-			v.Messages = append(v.Messages, dataset.Message{Role: msg.Role, Content: msg.Content})
-		}
-		convs[i] = v
+	live.set(func(l *Live) { l.Total = len(rows) * turnsOf(p) })
+	convs, err := Talks(ctx, m, stack, p, c, rows, Watch{Alive: live.alive, Did: func(turn string) { e.did(ctx, "interaction", turn) },
+		Progress: func(done, _ int) { live.set(func(l *Live) { l.Done = done }) }})
+	if err != nil {
+		return ChunkOutput{}, err
 	}
 	o, err := commitChunk(ctx, e.Store, in, "parts/interaction", convs, ofConversation, start)
 	o.Said = said

@@ -74,8 +74,20 @@ func (e *Engine) EvaluateModel(ctx context.Context, in EvaluateInput) (EvaluateO
 			return out, err
 		}
 		held, _ := splitHeldOut(p, rec)
+		var plain []Answer
+		if in.Plain != nil {
+			base, err := getJSON[Measured](ctx, e.Store, *in.Plain)
+			if err != nil {
+				return out, err
+			}
+			plain = append([]Answer{}, base.PlainAnswers...) // of the base: not nil, even when there are none
+		}
 		ev := evaluator{m: m, ws: e.workspace(), stack: stack, plan: p, live: &live, did: func(unit string) { e.did(ctx, KindEvaluation, in.Which+"/"+unit) }}
-		out.Result, err = ev.run(ctx, e.Store, in, c, held)
+		r, err := ev.measure(ctx, in.Which, c, held, plain)
+		if err != nil {
+			return out, err
+		}
+		out.Result, err = putJSON(ctx, e.Store, "evaluations", r)
 		return out, err
 	})
 }
@@ -89,38 +101,31 @@ type evaluator struct {
 	did   func(unit string)
 }
 
-func (v *evaluator) run(ctx context.Context, s *store.Store, in EvaluateInput, c *constitution.Constitution, held []constitution.Example) (store.Ref, error) {
-	r := Measured{Which: in.Which, HeldOutRows: len(held)}
-	var err error
+// measure evaluates one model. plain is what the base answers without a prompt, nil for the base itself.
+func (v *evaluator) measure(ctx context.Context, which string, c *constitution.Constitution, held []constitution.Example, plain []Answer) (r Measured, err error) {
+	r = Measured{Which: which, HeldOutRows: len(held)}
 	if r.Answers, err = v.answer(ctx, v.plan.Spec.Evaluation.Prompts); err != nil {
-		return store.Ref{}, err
+		return r, err
 	}
 	if r.HeldOut, err = v.score(ctx, nil, held); err != nil {
-		return store.Ref{}, err
+		return r, err
 	}
-	var plain []Answer
-	if in.Plain == nil {
+	if plain == nil {
 		if r.WithConstitution, err = v.score(ctx, role{system: c.TeacherSystem()}.before(), held); err != nil {
-			return store.Ref{}, err
+			return r, err
 		}
 		system, examples := teacherContext(v.plan, c)
 		if r.WithTeacher, err = v.score(ctx, role{system: system, examples: examples}.before(), held); err != nil {
-			return store.Ref{}, err
+			return r, err
 		}
 		var asked []string
 		for _, h := range held {
 			asked = append(asked, h.Prompt)
 		}
 		if plain, err = v.answer(ctx, asked); err != nil {
-			return store.Ref{}, err
+			return r, err
 		}
 		r.PlainAnswers = plain
-	} else {
-		base, err := getJSON[Measured](ctx, s, *in.Plain)
-		if err != nil {
-			return store.Ref{}, err
-		}
-		plain = base.PlainAnswers
 	}
 	var rows []constitution.Example
 	for _, a := range plain {
@@ -128,10 +133,8 @@ func (v *evaluator) run(ctx context.Context, s *store.Store, in EvaluateInput, c
 			rows = append(rows, constitution.Example{Prompt: a.Prompt, Response: a.Response})
 		}
 	}
-	if r.Plain, err = v.score(ctx, nil, rows); err != nil {
-		return store.Ref{}, err
-	}
-	return putJSON(ctx, s, "evaluations", r)
+	r.Plain, err = v.score(ctx, nil, rows)
+	return r, err
 }
 
 func (v *evaluator) answer(ctx context.Context, prompts []string) ([]Answer, error) {

@@ -101,32 +101,10 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 		}
 	}
 	live.set(func(l *Live) { l.Total = len(rows) })
-	out := make([]dataset.Response, len(rows))
-	reqs := make([]sample.Request, len(rows))
-	for i, q := range rows {
-		ids, err := m.Chat.Prompt(append(r.before(), chat.Message{Role: "user", Content: q.Text}))
-		if err != nil {
-			return ChunkOutput{}, fatal(BadInput, fmt.Errorf("prompt %s: %w", q.ID, err))
-		}
-		reqs[i] = sample.Request{Key: rowKey(in.Role, q.ID), Prompt: ids, Params: params(r.sampling, p.Spec.Seed, m)}
-	}
-	err = sample.Generate(ctx, m.Model, stack, reqs, sample.Options{MaxRows: r.parallel, Decode: m.Tokens.DecodeText, Alive: live.alive,
-		Progress: func(done, tokens int) { live.set(func(l *Live) { l.Done, l.Tokens = done, l.Tokens+tokens }) }},
-		func(i int, res sample.Result) error {
-			judged := res.Finish
-			if r.keepCut && judged == "length" {
-				judged = "stop"
-			}
-			out[i] = response(rows[i], m.Text(res), judged, len(res.Tokens), sum(res), r.limits)
-			out[i].Finish = res.Finish
-			e.did(ctx, in.Role, rows[i].ID)
-			if other, ok := chosen[rows[i].ID]; ok && out[i].Drop == "" && fold(other) == fold(out[i].Text) {
-				out[i].Drop = dropIdentical // counted here, so that another prompt takes its place
-			}
-			return nil
-		})
+	out, err := Answers(ctx, m, stack, p, c, in.Role, rows, chosen, Watch{Alive: live.alive, Did: func(id string) { e.did(ctx, in.Role, id) },
+		Progress: func(done, tokens int) { live.set(func(l *Live) { l.Done, l.Tokens = done, l.Tokens+tokens }) }})
 	if err != nil {
-		return ChunkOutput{}, notFinite(err, in.Role, func(i int) string { return rows[i].ID })
+		return ChunkOutput{}, err
 	}
 	o, err := commitChunk(ctx, e.Store, in, "parts/"+in.Role, out, ofResponse, start)
 	o.Said = said

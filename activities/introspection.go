@@ -2,8 +2,6 @@ package activities
 
 import (
 	"context"
-	"fmt"
-	"strings"
 
 	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/store"
@@ -28,38 +26,7 @@ func (d *Data) JoinIntrospection(ctx context.Context, in JoinIntrospectionInput)
 	if err != nil {
 		return Stage{}, err
 	}
-	want := p.Spec.Introspection
-	st := Stage{Kind: KindIntrospection, Key: in.Key, Dropped: map[string]int64{}, Values: map[string]float64{}}
-	var rows []dataset.Conversation
-	// take appends kept rows up to the target and counts the others.
-	take := func(kind string, target int, n int, row func(int) (dataset.Conversation, string)) error {
-		kept := 0
-		for i := 0; i < n && kept < target; i++ {
-			st.Rows++
-			v, drop := row(i)
-			if drop != "" {
-				st.Dropped[kind+": "+drop]++
-				continue
-			}
-			kept++
-			rows = append(rows, v)
-		}
-		st.Values[kind+"s"] = float64(kept)
-		if float64(kept) < want.MinShare*float64(target) {
-			return fatal(StageFailed, fmt.Errorf("introspection: %d of %d %ss passed, the target is %d and introspection.min_share %g; dropped: %v; raise introspection.oversample, %s.max_tokens or the filter's limits",
-				kept, n, kind, target, want.MinShare, st.Dropped, kind))
-		}
-		return nil
-	}
 	answers, err := d.answers(ctx, in.Reflections)
-	if err != nil {
-		return Stage{}, err
-	}
-	err = take("reflection", want.Reflections, len(answers), func(i int) (dataset.Conversation, string) {
-		r := answers[i]
-		return dataset.Conversation{ID: r.ID, Kind: "reflection", TemplateID: r.ID[:max(0, strings.LastIndexByte(r.ID, '-'))], PromptText: r.Prompt, SourceSystemPrompt: reflectionSystem(p, c), Turns: 1, Tokens: r.Tokens,
-			Messages: []dataset.Message{{Role: "user", Content: r.Prompt}, {Role: "assistant", Content: r.Text}}}, r.Drop
-	})
 	if err != nil {
 		return Stage{}, err
 	}
@@ -75,7 +42,8 @@ func (d *Data) JoinIntrospection(ctx context.Context, in JoinIntrospectionInput)
 	if err != nil {
 		return Stage{}, err
 	}
-	err = take("interaction", want.Interactions, len(talks), func(i int) (dataset.Conversation, string) { return talks[i], talks[i].Drop })
+	st := Stage{Kind: KindIntrospection, Key: in.Key}
+	rows, err := IntrospectionOf(p, c, answers, talks, &st)
 	if err != nil {
 		return Stage{}, err
 	}

@@ -31,41 +31,10 @@ func (d *Data) JoinPairs(ctx context.Context, in JoinPairsInput) (Stage, error) 
 	if err != nil {
 		return Stage{}, err
 	}
-	byID := map[string]dataset.Response{}
-	for _, r := range rejected {
-		byID[r.ID] = r
-	}
-	st := Stage{Kind: KindPreferences, Key: in.Key, Dropped: map[string]int64{}}
-	teacherName := p.Spec.Teacher
-	switch p.Spec.Teacher {
-	case "local":
-		teacherName = p.Teacher.Name
-	case "openai":
-		teacherName = p.Spec.TeacherOptions.Model
-	}
-	var pairs []dataset.Pair
-	for _, c := range chosen {
-		if len(pairs) == p.Spec.Preferences.Pairs {
-			break // what was tried beyond the target is in the parts, but shapes nothing
-		}
-		st.Rows++
-		r, ok := byID[c.ID]
-		switch {
-		case c.Drop != "":
-			st.Dropped["chosen: "+c.Drop]++
-		case !ok:
-			return Stage{}, fmt.Errorf("activities: prompt %s has a chosen answer but no rejected one", c.ID)
-		case r.Drop != "":
-			st.Dropped["rejected: "+r.Drop]++
-		case fold(c.Text) == fold(r.Text):
-			st.Dropped[dropIdentical]++
-		default:
-			pairs = append(pairs, dataset.Pair{
-				Prompt:   []dataset.Message{{Role: "user", Content: c.Prompt}},
-				Chosen:   []dataset.Message{{Role: "assistant", Content: c.Text}},
-				Rejected: []dataset.Message{{Role: "assistant", Content: r.Text}},
-				ID:       c.ID, Source: p.Spec.Teacher, Teacher: teacherName, Student: p.Model.Name, ChosenTokens: c.Tokens, RejectedTokens: r.Tokens, RejectedFinish: r.Finish})
-		}
+	st := Stage{Kind: KindPreferences, Key: in.Key}
+	pairs, err := PairsOf(p, chosen, rejected, &st)
+	if err != nil {
+		return Stage{}, err
 	}
 	return d.keepPairs(ctx, p, st, pairs)
 }

@@ -47,20 +47,7 @@ func (d *Data) MakePrompts(ctx context.Context, in MakePromptsInput) (PromptSet,
 	if err != nil {
 		return PromptSet{}, err
 	}
-	var rows []dataset.Prompt
-	switch in.Kind {
-	case KindPreferences:
-		rows, err = preferencePrompts(ctx, d.Store, p, c)
-	case "reflection":
-		in := p.Spec.Introspection
-		all := constitution.ReflectionPrompts()
-		rows = cycle(all[:min(in.ReflectionTop, len(all))], limit(in.Reflections, in.Oversample))
-	case "interaction":
-		in := p.Spec.Introspection
-		rows = cycle(constitution.InteractionSeeds(), limit(in.Interactions, in.Oversample))
-	default:
-		err = fatal(BadInput, fmt.Errorf("activities: prompts of kind %q are not known", in.Kind))
-	}
+	rows, err := Prompts(ctx, d.Store, p, c, in.Kind)
 	if err != nil {
 		return PromptSet{}, err
 	}
@@ -74,6 +61,21 @@ func (d *Data) MakePrompts(ctx context.Context, in MakePromptsInput) (PromptSet,
 	}
 	index, err := putJSON(ctx, d.Store, "parts/prompts", refs)
 	return PromptSet{Index: index, Count: len(rows), Engines: lanesOf(ctx, d.Lanes, EngineQueue), Teachers: lanesOf(ctx, d.Lanes, TeacherQueue)}, err
+}
+
+// Prompts lists the prompts of a stage: see [Data.MakePrompts]. The store is read for files of the user's only.
+func Prompts(ctx context.Context, s *store.Store, p Plan, c *constitution.Constitution, kind string) ([]dataset.Prompt, error) {
+	in := p.Spec.Introspection
+	switch kind {
+	case KindPreferences:
+		return preferencePrompts(ctx, s, p, c)
+	case "reflection":
+		all := constitution.ReflectionPrompts()
+		return cycle(all[:min(in.ReflectionTop, len(all))], limit(in.Reflections, in.Oversample)), nil
+	case "interaction":
+		return cycle(constitution.InteractionSeeds(), limit(in.Interactions, in.Oversample)), nil
+	}
+	return nil, fatal(BadInput, fmt.Errorf("activities: prompts of kind %q are not known", kind))
 }
 
 // limit is how many rows may be tried for a target of passing ones. Small targets get some room at least.

@@ -36,31 +36,17 @@ func (e *Engine) ReferenceLogProbs(ctx context.Context, in TrainInput) (ChunkOut
 		}
 		to := min(in.To, len(r.pairs))
 		live.set(func(l *Live) { l.Total = to - in.From })
-		var rows []dataset.Reference
-		for i := in.From; i < to; i += referenceBatch {
-			if ctx.Err() != nil {
-				return out, context.Cause(ctx)
-			}
-			var ex []train.Example
-			batch := r.pairs[i:min(i+referenceBatch, to)]
-			for _, x := range batch {
-				ex = append(ex, x.Chosen, x.Rejected)
-			}
-			each, err := train.TokenLogProbs(m.Model, e.workspace(), ex, frozen)
-			if err != nil {
-				return out, notFinite(err, "reference", func(j int) string { return batch[j/2].ID })
-			}
-			for j, x := range batch {
-				c, r := each[2*j], each[2*j+1]
-				row := dataset.Reference{ID: x.ID, Chosen: train.Total(c), Rejected: train.Total(r), ChosenTokens: len(c), RejectedTokens: len(r)}
-				if p.Spec.DPO.KL != 0 {
-					row.ChosenEach, row.RejectedEach = c, r
-				}
-				rows = append(rows, row)
+		told := 0
+		rows, err := References(ctx, p, m, e.workspace(), r.pairs[in.From:to], frozen, func(rows []dataset.Reference) {
+			for _, x := range r.pairs[in.From+told : in.From+len(rows)] {
 				e.did(ctx, "reference", x.ID)
 				out.Tokens += int64(len(x.Chosen.Tokens) + len(x.Rejected.Tokens))
 			}
-			live.set(func(l *Live) { l.Done = len(rows); l.Tokens = int(out.Tokens) })
+			told = len(rows)
+			live.set(func(l *Live) { l.Done = told; l.Tokens = int(out.Tokens) })
+		})
+		if err != nil {
+			return out, err
 		}
 		parts, err := dataset.WriteParts(ctx, e.Store, "parts/reference", rows)
 		if err != nil {
@@ -82,24 +68,13 @@ func withReference(ctx context.Context, s *store.Store, last *store.Ref, pairs [
 	if err != nil {
 		return nil, err
 	}
-	ref := map[string]dataset.Reference{}
+	var rows []dataset.Reference
 	for _, n := range nodes {
-		rows, err := dataset.ReadParts[dataset.Reference](ctx, s, []store.Ref{n.Part})
+		more, err := dataset.ReadParts[dataset.Reference](ctx, s, []store.Ref{n.Part})
 		if err != nil {
 			return nil, err
 		}
-		for _, r := range rows {
-			ref[r.ID] = r
-		}
+		rows = append(rows, more...)
 	}
-	out := make([]train.Pair, len(pairs))
-	for i, p := range pairs {
-		r, ok := ref[p.ID]
-		if !ok {
-			return nil, fatal(StageFailed, fmt.Errorf("dpo: pair %s has no stored reference log-prob; reset the workflow to the reference step", p.ID))
-		}
-		p.RefChosen, p.RefRejected, p.RefTokens = r.Chosen, r.Rejected, [2][]float32{r.ChosenEach, r.RejectedEach}
-		out[i] = p
-	}
-	return out, nil
+	return WithReference(pairs, rows)
 }

@@ -108,6 +108,10 @@ func (r *trainingRows) readPairs(ctx context.Context, s *store.Store, in TrainIn
 	if err != nil {
 		return err
 	}
+	return r.addPairs(rows, m, limit)
+}
+
+func (r *trainingRows) addPairs(rows []dataset.Pair, m *Loaded, limit int) error {
 	for _, x := range rows {
 		c, err := encodePair(m, x.ID, x.Prompt, x.Chosen)
 		if err != nil {
@@ -146,6 +150,11 @@ func (r *trainingRows) readTalks(ctx context.Context, s *store.Store, in TrainIn
 	if err != nil {
 		return err
 	}
+	return r.addTalks(rows, m, limit)
+}
+
+func (r *trainingRows) addTalks(rows []dataset.Conversation, m *Loaded, limit int) error {
+	var err error
 	for _, x := range rows {
 		msgs := x.Messages
 		var ex []train.Example

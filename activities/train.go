@@ -16,7 +16,6 @@ import (
 	"go.temporal.io/sdk/activity"
 
 	"github.com/opencharacter/opencharacter/lm/train"
-	"github.com/opencharacter/opencharacter/lm/transformer"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/tensor"
 )
@@ -90,13 +89,9 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 		return SegmentOutput{}, err
 	}
 	t := trainSpec(p, in.Kind)
-	o := trainOptions(in.Kind, t, p.Spec.Seed, rows.len())
-	o.BaseModel, o.Workspace = p.Model.Name, e.workspace()
-	o.Workspace.MemoryLimit = int64(p.Spec.MemoryLimit) << 20
-	adapter := transformer.NewAdapter(m.Config, t.Rank, t.Alpha, rowKey("adapter-"+in.Kind, fmt.Sprint(p.Spec.Seed)))
-	tr, err := train.New(m.Model, frozen, adapter, o)
+	tr, _, o, err := NewTrainer(p, in.Kind, m, frozen, rows.len(), e.workspace())
 	if err != nil {
-		return SegmentOutput{}, fatal(BadInput, err)
+		return SegmentOutput{}, err
 	}
 
 	info := activity.GetInfo(ctx)

@@ -14,8 +14,12 @@ type sample struct {
 	of   map[string]usage
 }
 
-// fewest is the least number of samples whose slope says anything.
-const fewest = 6
+// fewest is the least number of samples whose slope says anything, and shortest the least number of runs between the first
+// and the last of them: over fewer, one page of memory more or less looks like a leak.
+const (
+	fewest   = 6
+	shortest = 50
+)
 
 // measures are what is judged, with what a process may grow by in 100 runs. A week of runs of five minutes each is 2,000:
 // at the limit it costs 100 MB and 40 open files, which no machine notices, and a leak of one buffer a run is far beyond it.
@@ -37,6 +41,9 @@ func judge(out io.Writer, samples []sample) error {
 	late := samples[len(samples)/2:]
 	if len(late) < fewest {
 		return fmt.Errorf("only %d measurements in the later half, and %d are needed to judge: let it go on for longer, or measure more often (-every)", len(late), fewest)
+	}
+	if n := late[len(late)-1].runs - late[0].runs; n < shortest {
+		return fmt.Errorf("the later half has %.0f runs, and %d are needed to judge: let it go on for longer", n, shortest)
 	}
 	fmt.Fprintf(out, "Growth in 100 runs over the later half (runs %.0f to %.0f), with two standard errors:\n", late[0].runs, late[len(late)-1].runs)
 	var grown []string

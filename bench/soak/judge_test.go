@@ -19,6 +19,14 @@ func made(n int, grow, noise float64) []sample {
 	return out
 }
 
+// often makes the samples of two runs each.
+func often(samples []sample) []sample {
+	for i := range samples {
+		samples[i].runs = float64(2 * (i + 1))
+	}
+	return samples
+}
+
 func TestJudge(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -31,6 +39,7 @@ func TestJudge(t *testing.T) {
 		{"a leak", made(30, .2, 1), "RSS MB of worker"},
 		{"a leak in noise", made(30, .5, 10), "RSS MB of worker"},
 		{"too few", made(10, 0, 0), "5 measurements"},
+		{"too short", often(made(30, 0, 0)), "28 runs"},
 	} {
 		err := judge(io.Discard, c.samples)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {

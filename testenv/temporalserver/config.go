@@ -86,8 +86,11 @@ func newServer(o Options, p ports, logger log.Logger) (temporal.Server, error) {
 		temporal.WithAuthorizer(authorizer),
 		temporal.WithClaimMapper(func(*config.Config) authorization.ClaimMapper { return claims }),
 		temporal.WithDynamicConfigClient(dynamicconfig.StaticClient{
-			dynamicconfig.EnableServerVersionCheck.Key():                     false, // it would ask a host on the Internet
-			dynamicconfig.HistoryCacheHostLevelMaxSize.Key():                 8096,
+			dynamicconfig.EnableServerVersionCheck.Key(): false, // it would ask a host on the Internet
+			// The server keeps the state of closed workflows for an hour, some 100 KB each: what a laptop looks at again is
+			// that of its last runs, of six workflows each. Copies of events for other clusters nobody reads here.
+			dynamicconfig.HistoryCacheHostLevelMaxSize.Key():                 256,
+			dynamicconfig.XDCCacheMaxSizeBytes.Key():                         64 << 10,
 			dynamicconfig.FrontendMaxNamespaceVisibilityRPSPerInstance.Key(): 100, // the UI and `status` of one user
 			// A web page whose name was made to point here (DNS rebinding) must not read histories by the JSON API.
 			dynamicconfig.FrontendHTTPAllowedHosts.Key():                []string{"127.0.0.1:*", "localhost:*", "[::1]:*"},

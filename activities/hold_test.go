@@ -119,21 +119,3 @@ func TestHoldOfTheDead(t *testing.T) {
 		t.Errorf("a hold that stood still for longer than it lasts: %v", err)
 	}
 }
-
-func FuzzNames(f *testing.F) {
-	f.Add([]byte(`{"plan":{"key":"plans/a.json","sha256":"00","size":3},"stages":[{"parts":[{"key":"p","sha256":""}]}],"spec":{"prompts":"ref:uploads/x"}}`))
-	f.Add([]byte(`[{"key":1,"sha256":2}]`))
-	f.Add([]byte(`{"key":"k","sha256":"s","size":1e999}`))
-	f.Add([]byte(`{`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		n := names(data)
-		if n.err != nil && !lost(n.err) {
-			t.Errorf("%v is not called damage", n.err)
-		}
-		for _, r := range n.refs {
-			if r.Key == "" {
-				t.Error("a ref without a key")
-			}
-		}
-	})
-}

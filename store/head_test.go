@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/opencharacter/opencharacter/testenv/hostile"
@@ -68,6 +69,18 @@ func FuzzParseCommit(f *testing.F) {
 			if name == "" || checkKey(r.Key) != nil {
 				t.Errorf("accepted %q: %+v", name, r)
 			}
+		}
+	})
+}
+
+func FuzzParseCommitKey(f *testing.F) {
+	for _, k := range []string{"st/data/00000001/e2-abc/run.json", "st/data/1/e-/x", "st/data//e1-a/x", "st/data/9/e0-a/x", "st/dat", ""} {
+		f.Add(k)
+	}
+	f.Fuzz(func(t *testing.T, key string) {
+		step, epoch, name, ok := ParseCommitKey("st", key)
+		if ok && (step < 0 || epoch < 1 || name == "" || !strings.HasPrefix(key, "st/data/")) {
+			t.Errorf("%q: %d %d %q", key, step, epoch, name)
 		}
 	})
 }

@@ -170,15 +170,3 @@ func TestPutMends(t *testing.T) {
 		t.Errorf("the old place: %v", err)
 	}
 }
-
-func FuzzParseCommitKey(f *testing.F) {
-	for _, k := range []string{"st/data/00000001/e2-abc/run.json", "st/data/1/e-/x", "st/data//e1-a/x", "st/data/9/e0-a/x", "st/dat", ""} {
-		f.Add(k)
-	}
-	f.Fuzz(func(t *testing.T, key string) {
-		step, epoch, name, ok := store.ParseCommitKey("st", key)
-		if ok && (step < 0 || epoch < 1 || name == "" || !strings.HasPrefix(key, "st/data/")) {
-			t.Errorf("%q: %d %d %q", key, step, epoch, name)
-		}
-	})
-}

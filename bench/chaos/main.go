@@ -26,7 +26,7 @@ import (
 
 type options struct {
 	exe, log, dir, kinds, seeds, layout string
-	n, jobs                             int
+	n, jobs, faults                     int
 	seed                                uint64
 	patience                            time.Duration
 }
@@ -38,6 +38,7 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of the first round; the others count up from it")
 	flag.StringVar(&o.seeds, "seeds", "", "comma-separated seeds, instead of -n and -seed")
 	flag.IntVar(&o.jobs, "jobs", 1, "rounds at once")
+	flag.IntVar(&o.faults, "faults", 0, "faults a round (0: one to four)")
 	flag.StringVar(&o.kinds, "kinds", strings.Join(chaos.Kinds(), ","), "kinds of faults")
 	flag.StringVar(&o.layout, "layout", "", "one (all in one process tree), apart (servers and worker by themselves) or network (apart, with proxies that drop and break calls between them); empty: drawn")
 	flag.StringVar(&o.dir, "dir", "", "folder for the rounds (empty: a new one, removed when all is well)")
@@ -61,6 +62,9 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	if !slices.Contains([]string{"", "one", "apart", "network"}, o.layout) {
 		return fmt.Errorf("-layout %s: want one, apart or network", o.layout)
+	}
+	if o.faults < 0 || o.faults > 100 {
+		return fmt.Errorf("-faults %d: want 0 to 100", o.faults)
 	}
 	kinds := strings.Split(o.kinds, ",")
 	if o.exe, err = filepath.Abs(o.exe); err != nil {
@@ -101,7 +105,7 @@ func run(ctx context.Context, o options) (err error) {
 	for range max(1, o.jobs) {
 		wg.Go(func() {
 			for seed := range next {
-				p := chaos.NewPlan(seed, kinds)
+				p := chaos.NewPlan(seed, kinds, o.faults)
 				if o.layout != "" {
 					p.Apart, p.Network = o.layout != "one", o.layout == "network"
 				}

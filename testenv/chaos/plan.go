@@ -57,12 +57,14 @@ func draw(seed uint64, name string, i int) float64 {
 	return float64((x^x>>31)>>11) / (1 << 53)
 }
 
-// NewPlan draws a plan of one to four faults of the given kinds.
-func NewPlan(seed uint64, kinds []string) Plan {
+// NewPlan draws a plan of n faults of the given kinds; n = 0 draws one to four.
+func NewPlan(seed uint64, kinds []string, n int) Plan {
 	p := Plan{Seed: seed}
 	layout := draw(seed, "layout", 0)
 	p.Apart, p.Network = layout < .4, layout < .2
-	n := 1 + int(4*draw(seed, "faults", 0))
+	if n == 0 {
+		n = 1 + int(4*draw(seed, "faults", 0))
+	}
 	for i := range n {
 		f := Fault{Kind: kinds[int(float64(len(kinds))*draw(seed, "kind", i))], Work: draw(seed, "work", i),
 			Delay: time.Duration(float64(400*time.Millisecond) * draw(seed, "delay", i))}

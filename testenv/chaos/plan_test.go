@@ -14,9 +14,12 @@ func TestPlans(t *testing.T) {
 	kinds, layouts, spread := map[string]int{}, map[string]int{}, [10]int{}
 	const rounds = 1000
 	for seed := range uint64(rounds) {
-		p := NewPlan(seed, Kinds())
-		if !reflect.DeepEqual(p, NewPlan(seed, Kinds())) {
+		p := NewPlan(seed, Kinds(), 0)
+		if !reflect.DeepEqual(p, NewPlan(seed, Kinds(), 0)) {
 			t.Fatalf("seed %d has two plans", seed)
+		}
+		if n := len(NewPlan(seed, Kinds(), 12).Faults); n != 12 {
+			t.Errorf("seed %d: %d faults instead of 12", seed, n)
 		}
 		if len(p.Faults) < 1 || len(p.Faults) > 4 {
 			t.Errorf("seed %d: %d faults", seed, len(p.Faults))

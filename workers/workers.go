@@ -95,11 +95,11 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			return nil, fmt.Errorf("workers: %w", err)
 		}
 	}
-	own := newHeld()
+	own, spoilt := newHeld(), newDamage()
 	var out []worker.Worker
 	for _, q := range o.Queues {
 		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal, Identity: o.Identity, StickyScheduleToStartTimeout: o.StickyWait, DeploymentOptions: o.Deployment.options(),
-			Interceptors:              []interceptor.WorkerInterceptor{own},
+			Interceptors:              []interceptor.WorkerInterceptor{own, spoilt},
 			BackgroundActivityContext: heartbeat.WithConverter(context.Background(), o.Converter)}
 		switch q {
 		case "data":

@@ -192,9 +192,9 @@ func TestRepairOfDamagedObjects(t *testing.T) {
 	for name, c := range map[string]struct {
 		finished bool
 		damage   func(t *testing.T, m *machine) []string // returns what doctor must name
-		harmless bool
+		fails    bool                                    // a run that goes on without repair ends and names it
 	}{
-		"truncated part": {damage: func(t *testing.T, m *machine) []string {
+		"truncated part": {fails: true, damage: func(t *testing.T, m *machine) []string {
 			truncate(t, m.bucket("parts/pairs/*.parquet")...)
 			return []string{"parts/pairs/"}
 		}},
@@ -235,6 +235,11 @@ func TestRepairOfDamagedObjects(t *testing.T) {
 					if !strings.Contains(out, n) {
 						t.Errorf("%s does not name %s:\n%s", command[0], n, out)
 					}
+				}
+			}
+			if c.fails {
+				if out := m.fails("run", "--id", "tiny"); !strings.Contains(out, names[0]) || !strings.Contains(out, "`character repair tiny`") {
+					t.Errorf("the run does not say how it can be mended:\n%s", out)
 				}
 			}
 			m.repaired(d.want)

@@ -9,15 +9,17 @@ import (
 // time, which is quicker than a heap where there are few.
 const shortWord = 64
 
-// longPasses bounds the passes over a long word before a heap takes over, in
-// symbols looked at for each one of the word.
-const longPasses = 16
+// Passes over a long word go on while they pay: so many symbols may be looked at
+// for each one of the word, and so many more for each merge.
+const (
+	passSymbols = 4
+	passMerges  = 16
+)
 
 // scratch is what encoding a text needs besides the tokenizer.
 type scratch struct {
 	ids      []int32 // of the text so far
 	symbols  []int32 // of the word
-	cuts     []int   // places in symbols over which nothing is merged
 	made     []merged
 	links    []link
 	heap     []candidate
@@ -37,25 +39,11 @@ func (t *Tokenizer) merge(sc *scratch, w string, hash uint64) {
 			return
 		}
 	}
-	sc.cuts = sc.cuts[:0]
 	if t.pieces != nil {
 		sc.symbols = t.appendCharacters(sc.symbols[:0], w)
 	} else {
-		t.begin(sc, w)
+		sc.symbols = t.appendSymbols(sc.symbols[:0], w)
 	}
-	all, from := sc.symbols, 0
-	for _, to := range sc.cuts {
-		sc.symbols = all[from:to]
-		t.mergePart(sc)
-		from = to
-	}
-	sc.symbols = all[from:]
-	t.mergePart(sc)
-	sc.symbols = all
-}
-
-// mergePart appends the ids of sc.symbols, which it uses up.
-func (t *Tokenizer) mergePart(sc *scratch) {
 	if len(sc.symbols) < 2 {
 		sc.ids = append(sc.ids, sc.symbols...)
 		return
@@ -111,7 +99,7 @@ func (t *Tokenizer) mergeShort(sc *scratch) {
 // nothing is left to merge.
 func (t *Tokenizer) mergePasses(sc *scratch) bool {
 	sy, made := sc.symbols, sc.made
-	for work := longPasses * len(sy); ; work -= len(sy) {
+	for work := passSymbols * len(sy); ; {
 		low := slices.Min(made)
 		if low == unmerged || work < 0 {
 			sc.symbols, sc.made = sy, made
@@ -134,6 +122,7 @@ func (t *Tokenizer) mergePasses(sc *scratch) bool {
 			}
 			sy[out], made[out] = id, m
 		}
+		work += passMerges*(len(sy)-out) - len(sy)
 		sy, made = sy[:out], made[:out]
 	}
 }

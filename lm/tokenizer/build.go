@@ -126,9 +126,8 @@ func (t *Tokenizer) addMerges(merges []mergeText) error {
 	}
 	t.pairs = newPairTable(len(merges))
 	var s sides
-	var pairs [][2]int32
 	if t.pieces == nil {
-		s, pairs = newSides(len(t.tokens)), make([][2]int32, 0, len(merges))
+		s = newSides(len(t.tokens))
 	}
 	var joined []byte
 	for rank, m := range merges {
@@ -153,14 +152,12 @@ func (t *Tokenizer) addMerges(merges []mergeText) error {
 			t.pieces.join(m.left, m.right)
 		} else {
 			s.add(m.left, m.right, left, right, int32(rank))
-			pairs = append(pairs, [2]int32{left, right})
 		}
 	}
 	if t.pieces != nil {
 		t.pieces.noCutsInside()
 	} else {
 		t.addCharacterTable(s)
-		t.addJoints(pairs)
 	}
 	return nil
 }

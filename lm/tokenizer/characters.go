@@ -168,55 +168,18 @@ func (t *Tokenizer) characterOf(b []byte, s sides) character {
 	return c
 }
 
-// addJoints fills t.joints: the last character of the left side and the first of
-// the right side of each merge, by their ids. Two characters that both stand as
-// one symbol, and that no merge joins, stay apart whatever is beside them.
-func (t *Tokenizer) addJoints(merges [][2]int32) {
-	var hashes []uint64
-	for _, m := range merges {
-		left, right := t.text(m[0]), t.text(m[1])
-		if left[len(left)-1] < utf8.RuneSelf || right[0] < utf8.RuneSelf {
-			continue
-		}
-		last, _ := utf8.DecodeLastRuneInString(left)
-		first, _ := utf8.DecodeRuneInString(right)
-		if a, b := t.character(last), t.character(first); a.single() && b.single() {
-			hashes = append(hashes, pairKey(a.first(), b.first())*t.pairs.mul)
-		}
-	}
-	t.joints = newFilter(16 * len(hashes))
-	for _, h := range hashes {
-		t.joints.add(h)
-	}
-}
-
-// text is what the token stands for where it comes out of merges; t.bytes may
-// have an added token as it is written instead.
-func (t *Tokenizer) text(id int32) string {
-	if s := t.bytes[id]; s != t.tokens[id] {
-		return s
-	}
-	return unspell(t.tokens[id])
-}
-
-func (c character) single() bool  { return c != 0 && c>>secondBit&1 == 0 }
-func (c character) first() int32  { return int32(c & idMask) }
-func (c character) second() int32 { return int32(c >> idBits & idMask) }
-
-// begin fills sc.symbols with what the word w begins as, and sc.cuts.
-func (t *Tokenizer) begin(sc *scratch, w string) {
-	sy, before := sc.symbols[:0], uint8(besideEnd)
-	last := int32(-1) // the symbol before, if it is a whole character
+// appendSymbols appends what the word w begins as.
+func (t *Tokenizer) appendSymbols(sy []int32, w string) []int32 {
+	before := uint8(besideEnd)
 	for i := 0; i < len(w); {
 		b := w[i]
 		if b < utf8.RuneSelf {
 			id := t.byteID[b]
 			if id < 0 {
-				t.beginBytes(sc, w)
-				return
+				return t.appendBytes(sy[:0], w)
 			}
 			sy = append(sy, id)
-			before, last = beside[b], -1
+			before = beside[b]
 			i++
 			continue
 		}
@@ -225,41 +188,34 @@ func (t *Tokenizer) begin(sc *scratch, w string) {
 		if end < len(w) {
 			after = beside[w[end]]
 		}
-		whole := int32(-1)
 		if c := t.character(r); n > 1 && c.fits(before, after) {
-			if c.single() {
-				whole = c.first()
-				if last >= 0 && !t.joints.has(pairKey(last, whole)*t.pairs.mul) {
-					sc.cuts = append(sc.cuts, len(sy))
-				}
-				sy = append(sy, whole)
-			} else {
-				sy = append(sy, c.first(), c.second())
+			sy = append(sy, int32(c&idMask))
+			if c>>secondBit&1 != 0 {
+				sy = append(sy, int32(c>>idBits&idMask))
 			}
 			i = end
 		}
 		for ; i < end; i++ {
 			id := t.byteID[w[i]]
 			if id < 0 {
-				t.beginBytes(sc, w)
-				return
+				return t.appendBytes(sy[:0], w)
 			}
 			sy = append(sy, id)
 		}
-		before, last = beside[w[end-1]], whole
+		before = beside[w[end-1]]
 	}
-	sc.symbols = sy
+	return sy
 }
 
-// beginBytes begins with the bytes of w that the vocabulary has. Where it lacks
+// appendBytes appends the bytes of w that the vocabulary has. Where it lacks
 // one, its neighbours stand side by side, which no character reckons with.
-func (t *Tokenizer) beginBytes(sc *scratch, w string) {
-	sc.symbols, sc.cuts = sc.symbols[:0], sc.cuts[:0]
+func (t *Tokenizer) appendBytes(sy []int32, w string) []int32 {
 	for i := 0; i < len(w); i++ {
 		if id := t.byteID[w[i]]; id >= 0 {
-			sc.symbols = append(sc.symbols, id)
+			sy = append(sy, id)
 		}
 	}
+	return sy
 }
 
 func (t *Tokenizer) character(r rune) character {

@@ -155,7 +155,7 @@ func TestStrangeMerges(t *testing.T) {
 // fromBytes merges one word on the heap alone.
 func fromBytes(tok *Tokenizer, word string) []int32 {
 	var sc scratch
-	if tok.beginBytes(&sc, word); len(sc.symbols) > 0 {
+	if sc.symbols = tok.appendBytes(nil, word); len(sc.symbols) > 0 {
 		tok.pairUp(&sc)
 		tok.mergeHeap(&sc)
 	}
@@ -172,8 +172,9 @@ func TestCharacterTable(t *testing.T) {
 				continue
 			}
 			var sc scratch
-			tok.begin(&sc, string(r))
-			tok.mergePart(&sc)
+			sc.symbols = tok.appendSymbols(nil, string(r))
+			tok.pairUp(&sc)
+			tok.mergeShort(&sc)
 			if want := fromBytes(tok, string(r)); !slices.Equal(sc.ids, want) {
 				t.Fatalf("seed %d, %U: %v, want %v", seed, r, sc.ids, want)
 			}

@@ -42,7 +42,6 @@ type Tokenizer struct {
 	byteID     [256]int32 // id of a single byte (of an ASCII character with pieces); -1: not in the vocabulary
 	whole      filter     // words that may be in the vocabulary, for ignoreMerges
 	characters characters // of a byte-level vocabulary
-	joints     filter     // pairs of characters that some merge may join
 	pieces     *pieces    // nil: byte-level vocabulary
 	pairs      pairTable
 	words      wordCache

@@ -50,5 +50,6 @@ go test -count=1 ./lm/...
 
 echo "== servers, kill -9, whole runs on a tiny model"
 export CHARACTER_TEST_BINARY=$PWD/bin/character
-go test -count=1 -timeout 30m ./testenv/temporalserver ./testenv/stack ./cmd/character
+# Most of a test's time is waiting: more of them at once than there are cores.
+go test -count=1 -timeout 30m -parallel $(($(getconf _NPROCESSORS_ONLN) + 1)) ./testenv/temporalserver ./testenv/stack ./cmd/character
 echo "make test: all passed"

@@ -15,6 +15,7 @@ import (
 
 // TestSpecsReachOnlyWhatIsAllowed starts runs as the UI does, by somebody who is not the worker's operator.
 func TestSpecsReachOnlyWhatIsAllowed(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	server := fake.Start(t, fake.Options{Key: "planted-key-of-the-worker"})
 	link := filepath.Join(filepath.Dir(m.model), "link")

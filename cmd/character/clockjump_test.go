@@ -30,6 +30,7 @@ func shift(t *testing.T, by time.Duration, pids ...int) {
 // TestClockJumps sets clocks in the middle of a run: of all processes, as when somebody sets the machine's, or of one side only,
 // as between machines. The bytes are those of a run that nothing disturbed.
 func TestClockJumps(t *testing.T) {
+	t.Parallel()
 	u := killedRun(t)
 	for name, jump := range map[string]func(t *testing.T, run *session){
 		"an hour ahead": func(t *testing.T, run *session) {
@@ -71,6 +72,7 @@ func TestClockJumps(t *testing.T) {
 // TestClockSetBack: Temporal's timers, and so a run, may stand still until the clock is there again. Nothing is lost by it:
 // started again when it is, or repaired without Temporal's file, the run ends with the same bytes.
 func TestClockSetBack(t *testing.T) {
+	t.Parallel()
 	u := killedRun(t)
 	for _, command := range []string{"run", "repair"} {
 		t.Run(command, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -77,6 +78,7 @@ func (d *disk) on(u disturbed) *machine {
 // TestFullDisk fills the disk of the data directory in the middle of a run. The run says what it waits for, and goes on
 // to its end when there is room again.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	u := killedRun(t)
 	for _, stage := range []string{"preferences", "dpo", "introspection"} {
 		t.Run(stage, func(t *testing.T) {
@@ -101,6 +103,7 @@ func TestFullDisk(t *testing.T) {
 // TestKilledOnFullDisk: everything is killed while the disk is full. Nothing is started until there is room; then `run`
 // and `up` go on, and the bytes are the same.
 func TestKilledOnFullDisk(t *testing.T) {
+	t.Parallel()
 	u := killedRun(t)
 	for _, command := range []string{"run", "up"} {
 		t.Run(command, func(t *testing.T) {
@@ -139,8 +142,9 @@ func TestKilledOnFullDisk(t *testing.T) {
 func (m *machine) reaches(id, state string) {
 	m.t.Helper()
 	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(500 * time.Millisecond) {
-		out, err := m.command("status", id).CombinedOutput()
-		if strings.Contains(string(out), state) {
+		out, err := m.command("status", id, "--json").Output()
+		var s struct{ Runs []struct{ State string } }
+		if json.Unmarshal(out, &s) == nil && len(s.Runs) == 1 && s.Runs[0].State == state { // its stages have states of their own
 			return
 		}
 		if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {

@@ -171,6 +171,7 @@ func (m *machine) sums(id string) string {
 }
 
 func TestWholeRun(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.must(m.runArgs("tiny")...)
 	dir := filepath.Join(t.TempDir(), "export")
@@ -256,6 +257,7 @@ func TestWholeRun(t *testing.T) {
 // TestOwnRows trains on rows of the user's own: those that another run exported. They are the same rows afterwards, and
 // nobody was asked for others.
 func TestOwnRows(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.must(m.runArgs("first")...)
 	one, two := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")
@@ -306,6 +308,7 @@ func firstMetrics(t *testing.T, path string) {
 // TestKilledRunsEqualUndisturbed kills everything with -9 inside each stage and compares every exported byte with an
 // undisturbed run's, and with a second undisturbed one's.
 func TestKilledRunsEqualUndisturbed(t *testing.T) {
+	t.Parallel()
 	quiet := newMachine(t)
 	// The model's path is part of the spec, so all runs use one model folder.
 	quiet.must(quiet.runArgs("tiny")...)
@@ -336,6 +339,7 @@ func TestKilledRunsEqualUndisturbed(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	bad := filepath.Join(t.TempDir(), "none.yaml")
 	if err := os.WriteFile(bad, []byte("name: none\ntraits: []\n"), 0o644); err != nil {
@@ -406,6 +410,7 @@ func TestRefusals(t *testing.T) {
 
 // TestSecondUp checks that two stacks cannot share a data directory.
 func TestSecondUp(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	c := m.startUntil([]string{"up"}, func(line string) bool { return strings.Contains(line, "Temporal UI") })
 	out, err := m.command("up").CombinedOutput()

@@ -13,6 +13,7 @@ import (
 
 // TestEncryptedRun: with a key file Temporal's file holds nothing of what the run says; without it nothing can be read.
 func TestEncryptedRun(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	dir := t.TempDir()
 	key := filepath.Join(dir, "codec.key")

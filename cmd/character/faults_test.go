@@ -42,6 +42,7 @@ func ended(t *testing.T, c *exec.Cmd) {
 
 // TestPartsKilledInARun kills one process in the middle of a run: the others go on, and the bytes are the same.
 func TestPartsKilledInARun(t *testing.T) {
+	t.Parallel()
 	d := killedRun(t)
 	for _, word := range []string{"worker", "_s3"} {
 		t.Run(word, func(t *testing.T) {
@@ -61,6 +62,7 @@ func TestPartsKilledInARun(t *testing.T) {
 
 // TestTerminated: SIGTERM in the middle of a run. The worker commits what it has, and the next start goes on.
 func TestTerminated(t *testing.T) {
+	t.Parallel()
 	d := killedRun(t)
 	m := newMachine(t)
 	m.model = d.model
@@ -80,6 +82,7 @@ func TestTerminated(t *testing.T) {
 
 // TestModelChangedOrMissing: the model's file is another one, or gone, when a killed run goes on.
 func TestModelChangedOrMissing(t *testing.T) {
+	// Not beside others: it changes the model that they use.
 	d := killedRun(t)
 	aside := filepath.Join(t.TempDir(), "aside")
 	t.Cleanup(func() { // other tests use it too
@@ -146,6 +149,7 @@ func TestModelChangedOrMissing(t *testing.T) {
 
 // TestBusyPort: a port that was asked for is taken, and one that was used last time is.
 func TestBusyPort(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -10,11 +10,11 @@ import (
 
 // TestWorkerArgs: what the operator says to `up` and `run` reaches the worker, as a command line that the worker takes.
 func TestWorkerArgs(t *testing.T) {
-	if got := (localOptions{}).workerArgs("d"); !slices.Equal(got, []string{"worker", "--data", "d"}) {
+	if got := (localOptions{}).workerArgs("d"); !slices.Equal(got, []string{"worker", "--data", "d", "--deployment=", "--build-id="}) {
 		t.Errorf("nothing said: %q", got)
 	}
 	got := localOptions{models: "m", codecKeyFile: "k", allowPaths: []string{"p"}, allowURLs: []string{"u"}, stall: 90 * time.Second}.workerArgs("d")
-	want := []string{"worker", "--data", "d", "--models", "m", "--codec-key-file", "k", "--allow-path", "p", "--allow-url", "u", "--stall", "1m30s"}
+	want := []string{"worker", "--data", "d", "--deployment=", "--build-id=", "--models", "m", "--codec-key-file", "k", "--allow-path", "p", "--allow-url", "u", "--stall", "1m30s"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}

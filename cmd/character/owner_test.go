@@ -43,6 +43,7 @@ func open(t *testing.T, pids []int) (addresses []string) {
 
 // TestOnlyForTheOwner: everything listens on loopback, and with the laxest umask files and folders are their owner's only.
 func TestOnlyForTheOwner(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	c := m.command(append([]string{"up", "--codec-key-file", m.key("k")}, ports(t)...)...)
 	lax := exec.Command("sh", append([]string{"-c", `umask 000; exec "$@"`, "sh"}, c.Args...)...)

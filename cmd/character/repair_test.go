@@ -161,6 +161,7 @@ func (m *machine) repaired(want string) {
 
 // TestRepairOfLostTemporal: Temporal's file is deleted or damaged in the middle of a run.
 func TestRepairOfLostTemporal(t *testing.T) {
+	t.Parallel()
 	d := killedRun(t)
 	for name, damage := range map[string]func(m *machine){
 		"deleted": func(m *machine) {
@@ -188,6 +189,7 @@ func TestRepairOfLostTemporal(t *testing.T) {
 
 // TestRepairOfDamagedObjects: what a run had made is damaged while nothing runs.
 func TestRepairOfDamagedObjects(t *testing.T) {
+	t.Parallel()
 	d := killedRun(t)
 	for name, c := range map[string]struct {
 		finished bool
@@ -252,6 +254,7 @@ func TestRepairOfDamagedObjects(t *testing.T) {
 
 // TestDamagedCheckpoint: a training whose newest checkpoint is damaged goes on from the one before without any repair.
 func TestDamagedCheckpoint(t *testing.T) {
+	t.Parallel()
 	d := killedRun(t)
 	m := copyOf(t, d, d.data)
 	files := m.bucket("train/*/*/data/*/*/*.safetensors")
@@ -267,6 +270,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 
 // TestCollectGarbage removes all garbage of a killed run and of a finished one (as far as its age allows), and both end as they would have.
 func TestCollectGarbage(t *testing.T) {
+	t.Parallel()
 	d := killedRun(t)
 	m := copyOf(t, d, d.data)
 	if out := m.fails("gc", "--older-than", "1m"); !strings.Contains(out, "at least 1h") {

@@ -17,6 +17,7 @@ const (
 // TestHistoryBudget looks at every history of a tiny run. With CHARACTER_SCALE=paper it is a run of the tutorial's
 // counts (1,500 pairs, 12,000 introspection rows), which takes many minutes.
 func TestHistoryBudget(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.startUntil([]string{"up"}, func(line string) bool { return strings.Contains(line, "Temporal UI") })
 	args := m.runArgs("tiny")

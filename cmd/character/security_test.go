@@ -105,6 +105,7 @@ func (m *machine) key(id string) string {
 // TestSecretsStayOut plants secrets, runs with a teacher whose endpoint repeats the key in answers and errors, lets a second
 // run fail by such an error, and looks for the secrets everywhere.
 func TestSecretsStayOut(t *testing.T) {
+	t.Parallel()
 	const teacherKey, temporalKey, awsKey = "sk-planted-teacher-key-4Zq8", "planted-temporal-api-key-7Hs2", "planted-aws-secret-key-9Kd3"
 	m := newMachine(t)
 	echo := func(r *http.Request) string { return r.Header.Get("Authorization") }

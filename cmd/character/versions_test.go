@@ -95,6 +95,7 @@ func add(list []string, s string) []string {
 // TestWorkerVersions: a run stays on the build that it began on, while new runs go to the build that is the current one; and a run
 // whose build is gone is moved to another by hand, with the same bytes.
 func TestWorkerVersions(t *testing.T) {
+	t.Parallel()
 	quiet := newMachine(t)
 	quiet.must(quiet.runArgs("tiny")...)
 	want := quiet.sums("tiny")

@@ -82,6 +82,7 @@ func (m *machine) until(out *lockedBuffer, ended chan error, said func(string) b
 // TestWorkerFleets: the exported bytes do not depend on how many workers there are, nor on one that is killed and one
 // that joins in the middle.
 func TestWorkerFleets(t *testing.T) {
+	t.Parallel()
 	quiet := newMachine(t)
 	quiet.must(quiet.runArgs("tiny")...)
 	want := quiet.sums("tiny")

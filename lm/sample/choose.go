@@ -95,10 +95,7 @@ func (c *chooser) penalise(logits []float32, penalty float64, seen []int32) []fl
 // tokens near the best score are looked at, in a window that widens until it
 // holds enough, so what is sorted is far smaller than the vocabulary.
 func (c *chooser) top(scores []float32, limit int, mass, temperature float64) {
-	best := scores[0]
-	for _, s := range scores {
-		best = max(best, s)
-	}
+	best := greatest(scores)
 	for width := 4.0; ; width *= 2 {
 		floor := float32(float64(best) - width*max(temperature, 0.25))
 		all := width > 1e3
@@ -119,6 +116,30 @@ func (c *chooser) top(scores []float32, limit int, mass, temperature float64) {
 			return
 		}
 	}
+}
+
+// greatest is the greatest of finite scores, which are at least one.
+func greatest(scores []float32) float32 {
+	best := [4]float32{scores[0], scores[0], scores[0], scores[0]} // four chains, because one would wait for each comparison
+	for ; len(scores) >= 4; scores = scores[4:] {
+		s := (*[4]float32)(scores)
+		if s[0] > best[0] {
+			best[0] = s[0]
+		}
+		if s[1] > best[1] {
+			best[1] = s[1]
+		}
+		if s[2] > best[2] {
+			best[2] = s[2]
+		}
+		if s[3] > best[3] {
+			best[3] = s[3]
+		}
+	}
+	for i, s := range scores {
+		best[i] = max(best[i], s)
+	}
+	return max(best[0], best[1], best[2], best[3])
 }
 
 // walk sorts order from its beginning until it holds limit tokens or the mass

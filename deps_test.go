@@ -31,6 +31,7 @@ var imports = map[string]string{
 	"lm/tokenizer":                      "",
 	"lm/chat":                           "lm/tokenizer",
 	"lm/hub":                            "lm/gguf lm/safetensors",
+	"lm/export":                         "lm/gguf lm/hub lm/safetensors lm/tokenizer lm/transformer",
 	"tensor/internal/kernel":            "",
 	"tensor/internal/kernel/kerneltest": "tensor/internal/kernel",
 	"tensor/internal/cpu":               "tensor/internal/kernel",

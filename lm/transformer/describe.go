@@ -78,19 +78,34 @@ func (c Config) describeGemma3(f map[string]any) {
 	}
 }
 
-// llama3Of recognises divisors that llama.cpp's converter made of the scaling of Llama 3.1, 3.2 or 3.3: those differ in
-// the factor, which is the divisor of the lowest frequency. The zero value: they are others.
+// llama3Of recognises divisors that llama.cpp's converter made of the scaling of Llama 3: with the factors 1 and 4 that all
+// published models have, the factor that is the divisor of the lowest frequency, and a power of two for the original
+// context, theirs first. The zero value: they are others.
 func llama3Of(divisors []float32, c Config) RopeScaling {
 	if len(divisors) == 0 {
 		return RopeScaling{}
 	}
-	r := RopeScaling{Type: ropeLlama3, Factor: float64(divisors[len(divisors)-1]), LowFreq: 1, HighFreq: 4, Original: 8192}
-	for i, d := range r.divisors(c.HeadDim, c.RopeBase) {
-		if math.Abs(d-float64(divisors[i])) > 1e-5*d { // the converter computed them in float32
-			return RopeScaling{}
+	originals := []int{8192}
+	for n := 64; n <= maxContext; n *= 2 {
+		originals = append(originals, n)
+	}
+	for _, n := range originals {
+		r := RopeScaling{Type: ropeLlama3, Factor: float64(divisors[len(divisors)-1]), LowFreq: 1, HighFreq: 4, Original: n}
+		if !slices.ContainsFunc(pairUp(r.divisors(c.HeadDim, c.RopeBase), divisors), func(d [2]float64) bool {
+			return math.Abs(d[0]-d[1]) > 1e-5*d[0] // the converter computed them in float32
+		}) {
+			return r
 		}
 	}
-	return r
+	return RopeScaling{}
+}
+
+func pairUp(a []float64, b []float32) [][2]float64 {
+	out := make([][2]float64, len(a))
+	for i := range a {
+		out[i] = [2]float64{a[i], float64(b[i])}
+	}
+	return out
 }
 
 // GGUFKeys returns the keys of a GGUF file that hold the dimensions, general.architecture first. What GGUF cannot say

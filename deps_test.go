@@ -40,7 +40,7 @@ var imports = map[string]string{
 	"lm/sample":                         "lm/transformer tensor",
 	"lm/train":                          "lm/safetensors lm/transformer tensor",
 	"dataset":                           "store",
-	"activities":                        "constitution dataset heartbeat lm/chat lm/gguf lm/hub lm/sample lm/tokenizer lm/train lm/transformer permit report spec store teacher tensor",
+	"activities":                        "constitution dataset heartbeat lm/chat lm/export lm/gguf lm/hub lm/sample lm/tokenizer lm/train lm/transformer permit report spec store teacher tensor",
 	"workflows":                         "activities store",
 	"workers":                           "activities heartbeat lm/hub permit store workflows",
 	"testenv/s3server":                  "",

@@ -385,3 +385,19 @@ func (r record) conversation() (Conversation, error) {
 	}
 	return out, nil
 }
+
+// RunPreferences reads the file of a run's own pairs: JSON lines or Parquet, in any shape of ImportPreferences.
+func RunPreferences(data []byte) ([]Pair, error) {
+	if rows, err := ParsePreferenceJSONL(data); err == nil { // the shape that is exported, read as it always was
+		return rows, nil
+	}
+	return ImportPreferences(File{Data: data})
+}
+
+// RunIntrospection reads the file of a run's own introspection rows, in any shape of ImportIntrospection.
+func RunIntrospection(data []byte) ([]Conversation, error) {
+	if rows, err := ParseIntrospectionJSONL(data); err == nil {
+		return rows, nil
+	}
+	return ImportIntrospection(File{Data: data})
+}

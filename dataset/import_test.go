@@ -210,6 +210,31 @@ func encode[T any](t testing.TB, rows []T) []byte {
 	return b
 }
 
+// TestRunFiles: a run takes all of it, and what is exported reads as it always did.
+func TestRunFiles(t *testing.T) {
+	pair := dataset.Pair{Prompt: talk("user:q"), Chosen: talk("assistant:c"), Rejected: talk("assistant:r")}
+	for name, data := range map[string][]byte{"parquet": encode(t, []dataset.Pair{pair}), "exported": dataset.PreferenceJSONL([]dataset.Pair{pair}),
+		"prompt inside": []byte(asJSON(t, map[string]any{"chosen": talk("user:q", "assistant:c"), "rejected": talk("user:q", "assistant:r")}))} {
+		rows, err := dataset.RunPreferences(data)
+		if err != nil || len(rows) != 1 || rows[0].ID != "import-000001" || !cmp.Equal(rows[0].Prompt, pair.Prompt) {
+			t.Errorf("%s: %+v %v", name, rows, err)
+		}
+	}
+	if _, err := dataset.RunPreferences([]byte(`{"prompt":"p"}`)); err == nil || !strings.Contains(err.Error(), `dataset: line 1: column "chosen": it is missing`) {
+		t.Errorf("error %v", err)
+	}
+	said := dataset.Conversation{Messages: talk("user:q", "assistant:a"), Kind: "reflection", PromptText: "q"}
+	for name, data := range map[string][]byte{"parquet": encode(t, []dataset.Conversation{said}), "exported": dataset.IntrospectionJSONL([]dataset.Conversation{said})} {
+		rows, err := dataset.RunIntrospection(data)
+		if err != nil || len(rows) != 1 || rows[0].Kind != "reflection" || !cmp.Equal(rows[0].Messages, said.Messages) {
+			t.Errorf("%s: %+v %v", name, rows, err)
+		}
+	}
+	if _, err := dataset.RunIntrospection([]byte(`{"messages":[]}`)); err == nil || !strings.Contains(err.Error(), `column "messages"`) {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestImportIntrospectionErrors(t *testing.T) {
 	for line, want := range map[string]string{
 		`{"messages":"x"}`: "must be a list of messages",

@@ -146,11 +146,12 @@ class Ours:
         texts = [self.tok.decode([i]) for i in range(len(self.tok))]
         for text, ours in zip(PROMPTS, self.answers):
             prompt = self.prompt(text)
-            got = generate(prompt, len(self.tok(ours, add_special_tokens=False)["input_ids"]))
+            n = len(self.tok(ours, add_special_tokens=False)["input_ids"])
+            got = generate(prompt, n)
             got = got[: next((i for i, t in enumerate(got) if t == self.tok.eos_token_id), len(got))]
             at = next((i for i in range(len(got)) if not ours.startswith(self.tok.decode(got[: i + 1]))), len(got))
             rest = ours[len(self.tok.decode(got[:at])):]
-            if not rest or at == len(got) and len(got) >= 0.8 * len(self.tok(ours)["input_ids"]):
+            if not rest or at == n:
                 same += 1
                 continue
             theirs = got[at] if at < len(got) else self.tok.eos_token_id

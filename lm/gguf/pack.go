@@ -46,8 +46,7 @@ func packBF16(b []byte, row []float32) ([]byte, error) {
 }
 
 // packQ8_0 is ggml's quantize_row_q8_0_ref: d is the greatest magnitude of a block by 127, q the weight by d, halves
-// away from zero, and d is then stored as fp16. (Where that is 0, so is q here: there ggml's reference stores numbers
-// that nothing reads, and for some infinities.)
+// away from zero, and d is then stored as fp16.
 func packQ8_0(b []byte, row []float32) ([]byte, error) {
 	for block := range len(row) / BlockSize {
 		x := row[block*BlockSize:][:BlockSize]
@@ -60,7 +59,7 @@ func packQ8_0(b []byte, row []float32) ([]byte, error) {
 		}
 		d, inverse := most/127, float32(0)
 		stored := toHalf(d)
-		if stored != 0 { // else all weights of the block vanish, whatever stands in q
+		if d >= 0x1p-126 { // below, the inverse may be infinite, and all weights of the block vanish anyway
 			inverse = 1 / d
 		}
 		if !finiteHalf(stored) {

@@ -2,6 +2,7 @@ package gguf_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
@@ -115,6 +116,37 @@ func TestWriteRounds(t *testing.T) {
 					t.Fatalf("%s[%d,%d] = %g, want %g within %g", typ, row, i, v, want, allowed)
 				}
 			}
+		}
+	}
+}
+
+// TestWriteLikeGGML compares the stored bytes with those of the Python package gguf, of which the sums are:
+//
+//	i = numpy.arange(32 * 400, dtype="u8")
+//	u = (i * 2654435761 % 2**32) / 2.0**32 - 0.5
+//	x = (u * numpy.exp2(i // 32 % 40 - 20.0)).astype("f4").reshape(4, -1)
+//	sha256(gguf.quants.quantize(x, gguf.GGMLQuantizationType.Q8_0).tobytes())
+func TestWriteLikeGGML(t *testing.T) {
+	const rows, cols = 4, 3200
+	row := func(r int, dst []float32) error {
+		for c := range dst {
+			i := uint64(r*cols + c)
+			dst[c] = float32((float64(i*2654435761%(1<<32))/(1<<32) - .5) * math.Exp2(float64(i/32%40)-20))
+		}
+		return nil
+	}
+	for typ, c := range map[string]struct {
+		bytes int
+		want  string
+	}{"Q8_0": {rows * cols / 32 * 34, "bd9f0ea4be7500af43b773a5dd756bde4bbc6b8648e8f5c1da250aa5b27d1b01"},
+		"BF16": {rows * cols * 2, "849e2e2a4c9ba9d9fdb398c62d9a22d94bd5c3e0dba689beb3bb2fb05c4858db"}} {
+		var b bytes.Buffer
+		if err := gguf.Write(&b, nil, []gguf.Tensor{{Name: "x", Type: typ, Shape: []int{rows, cols}, Row: row}}); err != nil {
+			t.Fatal(err)
+		}
+		data := b.Bytes()[b.Len()-(c.bytes+31)/32*32:][:c.bytes]
+		if got := fmt.Sprintf("%x", sha256.Sum256(data)); got != c.want {
+			t.Errorf("%s: sha256 %s, ggml has %s", typ, got, c.want)
 		}
 	}
 }

@@ -169,3 +169,47 @@ func TestSameMerges(t *testing.T) {
 		}
 	}
 }
+
+// FuzzConvert: what is written of any file is read back, and gives the ids that the file gives.
+func FuzzConvert(f *testing.F) {
+	f.Add(smallJSON(f, nil, byteLevel(true), false), "ab<end>c é")
+	f.Add(smallJSON(f, map[string]any{"type": "NFC"}, sequence(cutBy(patternQwen), byteLevel(false)), false), "abc 1")
+	f.Add(smallJSON(f, nil, sequence(cutBy(patternLlama3), byteLevel(false)), true), "\n\n abc")
+	f.Fuzz(func(t *testing.T, data []byte, text string) {
+		if len(data) > 1<<16 {
+			return
+		}
+		a, err := FromJSON(data)
+		if err != nil {
+			return
+		}
+		k, err := KeysFromJSON(data, a.Size()+1)
+		if err != nil {
+			return
+		}
+		meta := metaOf(k, 0, 0)
+		meta["tokenizer.ggml.add_bos_token"] = false // which token begins a text is the caller's
+		b, err := FromGGUF(meta)
+		if err != nil {
+			if strings.Contains(err.Error(), "begin token") || strings.Contains(err.Error(), "end token") {
+				return // id 0 is no token of this one
+			}
+			t.Fatalf("the keys are not read back: %v", err)
+		}
+		back, err := JSONFromGGUF(meta)
+		if err != nil {
+			t.Fatalf("the keys give no tokenizer.json: %v", err)
+		}
+		c, err := FromJSON(back)
+		if err != nil {
+			t.Fatalf("the tokenizer.json is not read back: %v", err)
+		}
+		want := a.Encode(text)
+		if got := b.Encode(text); !slices.Equal(got, want) {
+			t.Errorf("%q: %v of GGUF, want %v", text, got, want)
+		}
+		if got := c.Encode(text); !slices.Equal(got, want) {
+			t.Errorf("%q: %v of the written tokenizer.json, want %v", text, got, want)
+		}
+	})
+}

@@ -97,13 +97,13 @@ func (d *Data) ResolveSpec(ctx context.Context, in ResolveInput) (Brief, error) 
 		if s.Preferences.Prompts != "" {
 			return Brief{}, fatal(BadInput, fmt.Errorf("spec: preferences.prompts would not be used: preferences.file has pairs with prompts of their own; leave one out"))
 		}
-		check := func(b []byte) error { _, err := dataset.ParsePreferenceJSONL(b); return err }
+		check := func(b []byte) error { _, err := dataset.RunPreferences(b); return err }
 		if p.Pairs, err = d.rows(ctx, "preferences.file", s.Preferences.File, check); err != nil {
 			return Brief{}, err
 		}
 	}
 	if s.Introspection.File != "" {
-		check := func(b []byte) error { _, err := dataset.ParseIntrospectionJSONL(b); return err }
+		check := func(b []byte) error { _, err := dataset.RunIntrospection(b); return err }
 		if p.Talks, err = d.rows(ctx, "introspection.file", s.Introspection.File, check); err != nil {
 			return Brief{}, err
 		}

@@ -26,7 +26,16 @@ var clocked = []string{timingsFile, "report.html"}
 // concatenation of DPO and SFT), the data sets as Parquet and JSONL, metrics, timings, the report and SHA256SUMS. Stages
 // that are not done yet are left out and named in the returned list.
 func Export(ctx context.Context, s *store.Store, id, dir string) (missing []string, err error) {
+	return ExportWith(ctx, s, id, dir, Models{})
+}
+
+// ExportWith is Export that also writes whole models: see Models. They change none of Export's files.
+func ExportWith(ctx context.Context, s *store.Store, id, dir string, models Models) (missing []string, err error) {
 	r, p, err := ReadRecord(ctx, s, id)
+	if err != nil {
+		return nil, err
+	}
+	base, err := models.base(r, p)
 	if err != nil {
 		return nil, err
 	}
@@ -65,8 +74,9 @@ func Export(ctx context.Context, s *store.Store, id, dir string) (missing []stri
 		}
 	}
 	x.sums()
+	x.models(models, base)
 	if x.err != nil {
-		return nil, fmt.Errorf("export: %w", x.err)
+		return nil, fmt.Errorf("export: %w", roomHint(x.err, dir))
 	}
 	if err := os.Chmod(work, 0o755); err != nil { // a temporary folder is its owner's only
 		return nil, fmt.Errorf("export: %w", err)
@@ -189,11 +199,16 @@ func concat(files []map[string][]byte, p Plan) (map[string][]byte, error) {
 		}
 		as = append(as, a)
 	}
-	a, err := transformer.Concat(p.Shape, as, []float64{1, p.Spec.Export.SFTWeight})
+	a, err := joined(as, p)
 	if err != nil {
 		return nil, err
 	}
 	return a.PEFT(p.Model.Name)
+}
+
+// joined is the exported character of a DPO and an SFT adapter.
+func joined(as []*transformer.Adapter, p Plan) (*transformer.Adapter, error) {
+	return transformer.Concat(p.Shape, as, []float64{1, p.Spec.Export.SFTWeight})
 }
 
 func (x *exporter) metrics() {
@@ -253,18 +268,12 @@ func OpenRunModel(ctx context.Context, s *store.Store, o hub.Options, id, which,
 	if err != nil {
 		return nil, nil, r, err
 	}
-	name := p.Model.Name
-	if !hub.IsKnown(name) && !filepath.IsAbs(name) && o.CacheDir != "" { // relative to the folder of models, as on a worker
-		if full := filepath.Join(o.CacheDir, name); filepath.IsLocal(name) && exists(full) {
-			name = full
-		}
-	}
-	m, err := LoadModel(name, weights, o)
+	m, err := LoadModel(modelHere(p.Model.Name, o), weights, o)
 	if err != nil {
 		return nil, nil, r, err
 	}
-	if m.Info.SHA256 != p.Model.SHA256 {
-		return nil, nil, r, fmt.Errorf("run %s was made with model sha256 %s, this machine has %s; put the same file there", id, p.Model.SHA256, m.Info.SHA256)
+	if err := sameModel(id, p, m.Info.SHA256); err != nil {
+		return nil, nil, r, err
 	}
 	if m.Info.Weights == "" {
 		if err := m.compute(p.Model); err != nil {
@@ -280,6 +289,24 @@ func OpenRunModel(ctx context.Context, s *store.Store, o hub.Options, id, which,
 		stack = append(stack, a)
 	}
 	return m, stack, r, nil
+}
+
+// modelHere is the name or path under which this machine finds a run's model: relative to the folder of models, as on a
+// worker.
+func modelHere(name string, o hub.Options) string {
+	if !hub.IsKnown(name) && !filepath.IsAbs(name) && o.CacheDir != "" {
+		if full := filepath.Join(o.CacheDir, name); filepath.IsLocal(name) && exists(full) {
+			return full
+		}
+	}
+	return name
+}
+
+func sameModel(id string, p Plan, sha256 string) error {
+	if sha256 != p.Model.SHA256 {
+		return fmt.Errorf("run %s was made with model sha256 %s, this machine has %s; put the same file there", id, p.Model.SHA256, sha256)
+	}
+	return nil
 }
 
 func exists(path string) bool {

@@ -18,7 +18,7 @@ type ImportInput struct {
 // dropHeldOut is the reason of an imported pair that the evaluation holds out: it must stay unseen.
 const dropHeldOut = "held_out"
 
-// ImportPairs makes the preference data set of the user's JSONL rows instead of asking anyone. The quality filters apply
+// ImportPairs makes the preference data set of the user's rows instead of asking anyone. The quality filters apply
 // as they do to generated answers; every row of the file is wanted, whatever the target.
 func (d *Data) ImportPairs(ctx context.Context, in ImportInput) (Stage, error) {
 	p, err := getPlan(ctx, d.Store, in.Plan)
@@ -29,7 +29,7 @@ func (d *Data) ImportPairs(ctx context.Context, in ImportInput) (Stage, error) {
 	if err != nil {
 		return Stage{}, err
 	}
-	rows, err := dataset.ParsePreferenceJSONL(b)
+	rows, err := dataset.RunPreferences(b)
 	if err != nil {
 		return Stage{}, fatal(BadInput, fmt.Errorf("preferences.file: %w", err))
 	}
@@ -68,7 +68,7 @@ func (d *Data) ImportPairs(ctx context.Context, in ImportInput) (Stage, error) {
 	return d.keepPairs(ctx, p, st, pairs)
 }
 
-// ImportIntrospection makes the introspection data set of the user's JSONL rows: reflections, and conversations of which
+// ImportIntrospection makes the introspection data set of the user's rows: reflections, and conversations of which
 // every turn must pass.
 func (d *Data) ImportIntrospection(ctx context.Context, in ImportInput) (Stage, error) {
 	p, err := getPlan(ctx, d.Store, in.Plan)
@@ -79,7 +79,7 @@ func (d *Data) ImportIntrospection(ctx context.Context, in ImportInput) (Stage, 
 	if err != nil {
 		return Stage{}, err
 	}
-	all, err := dataset.ParseIntrospectionJSONL(b)
+	all, err := dataset.RunIntrospection(b)
 	if err != nil {
 		return Stage{}, fatal(BadInput, fmt.Errorf("introspection.file: %w", err))
 	}

@@ -83,7 +83,7 @@ type Preferences struct {
 	MaxCandidates int `json:"max_candidates"`
 	// Repeats is how often every prompt may be used, with other random numbers each time.
 	Repeats int `json:"repeats"`
-	// File is "ref:KEY" of pairs of the user's own (JSONL prompt, chosen, rejected): nothing is generated then.
+	// File is "ref:KEY" of pairs of the user's own (JSONL or Parquet with prompt, chosen, rejected): nothing is generated then.
 	File string `json:"file,omitempty"`
 	// Prompts is "ref:KEY" of the user's own prompts, used beside the constitution's questions and the general pool.
 	Prompts string `json:"prompts,omitempty"`
@@ -130,7 +130,7 @@ type Training struct {
 
 // Introspection shapes the reflections and the interactions.
 type Introspection struct {
-	// File is "ref:KEY" of rows of the user's own (JSONL prompt, reflection or turns): nothing is generated then.
+	// File is "ref:KEY" of rows of the user's own (JSONL prompt, reflection or turns; JSONL or Parquet messages): nothing is generated then.
 	File          string   `json:"file,omitempty"`
 	Reflections   int      `json:"reflections"`
 	Interactions  int      `json:"interactions"`

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,9 +12,10 @@ import (
 
 func exportCmd() *cobra.Command {
 	var dir string
+	var formats []string
 	c := &cobra.Command{
 		Use:   "export ID --out DIR",
-		Short: "Write a run's files: adapters, data sets, metrics, report",
+		Short: "Write a run's files: adapters, data sets, metrics, report, whole models",
 		Long: `Write everything a run made into a new folder:
 
   spec.json                 the resolved spec, models and constitution pinned by hash
@@ -22,19 +24,38 @@ func exportCmd() *cobra.Command {
   NAME_dpo.jsonl NAME_introspection.jsonl   the same rows as JSON lines
   metrics.jsonl timings.jsonl   values of every step; clocks of every step
   report.html               one page to look at
-  SHA256SUMS                of all that carries no clock: equal runs have equal sums`,
-		Example: "  character export captain --out captain-files",
-		Args:    cobra.ExactArgs(1),
+  SHA256SUMS                of all that carries no clock: equal runs have equal sums
+
+--format also writes whole models, for other programs, each into a folder of DIR with a model card and SHA256SUMS of
+its own; the base model must be on this machine:
+
+  safetensors   merged, bf16, with config, tokenizer and chat template: transformers, vLLM and whatever else reads such folders
+  gguf-bf16     merged, one GGUF file: llama.cpp and what is built on it
+  gguf-q8_0     the same at half the size
+  gguf-lora     the adapters alone, for llama.cpp beside a GGUF file of the base model
+  all           all four
+
+Which lines open what, in which tool: docs/exports.md.`,
+		Example: `  character export captain --out captain-files
+  character export captain --out captain-files --format safetensors,gguf-q8_0`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if dir == "" {
 				return usage(fmt.Errorf("--out is missing: name a new folder, e.g. --out %s-files", args[0]))
+			}
+			models, err := modelFormats(formats)
+			if err != nil {
+				return usage(err)
 			}
 			e, err := open(cmd)
 			if err != nil {
 				return err
 			}
 			defer e.close()
-			missing, err := activities.Export(cmd.Context(), e.store, args[0], dir)
+			missing, err := activities.ExportWith(cmd.Context(), e.store, args[0], dir, activities.Models{
+				Formats: models, Hub: hubOptions(cmd),
+				Progress: func(format string) { fmt.Fprintf(cmd.ErrOrStderr(), "Writing %s\n", format) },
+			})
 			if err != nil {
 				return err
 			}
@@ -47,5 +68,22 @@ func exportCmd() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&dir, "out", "", "new folder to write to")
+	c.Flags().StringSliceVar(&formats, "format", nil, "whole models to write too: "+strings.Join(activities.ModelFormats(), ", ")+" or all; several with commas, or the flag again")
 	return c
+}
+
+// modelFormats checks the names before anything is opened.
+func modelFormats(names []string) ([]string, error) {
+	if len(names) == 1 && names[0] == "all" {
+		return activities.ModelFormats(), nil
+	}
+	for i, n := range names {
+		if !slices.Contains(activities.ModelFormats(), n) {
+			return nil, fmt.Errorf("--format %q is not known; give %s or all", n, strings.Join(activities.ModelFormats(), ", "))
+		}
+		if slices.Contains(names[:i], n) {
+			return nil, fmt.Errorf("--format %s is named twice", n)
+		}
+	}
+	return names, nil
 }

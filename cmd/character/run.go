@@ -66,7 +66,7 @@ directory yet, this command starts everything in its own process; an unfinished 
 	c.Flags().StringArrayVar(&f.set, "set", nil, "set one field of the spec, e.g. --set preferences.pairs=200 (repeatable)")
 	c.Flags().StringVar(&f.prompts, "prompts", "", "file with your own prompts, one a line or JSONL {\"prompt\": ...}")
 	c.Flags().StringVar(&f.recorded, "recorded", "", "file with recorded answers, JSONL {\"prompt\": ..., \"chosen\": ...}: they measure the gain, and teach with --set teacher=recorded")
-	c.Flags().StringVar(&f.pairs, "pairs", "", "train DPO on your own rows, JSONL {\"prompt\", \"chosen\", \"rejected\"}, instead of generating pairs")
+	c.Flags().StringVar(&f.pairs, "pairs", "", "train DPO on your own rows, JSONL or Parquet with prompt, chosen, rejected (docs/exports.md), instead of generating pairs")
 	c.Flags().StringVar(&f.introspection, "introspection", "", "train SFT on your own rows, JSONL {\"prompt\", \"reflection\"} or {\"prompt\", \"turns\"}, instead of generating them")
 	c.Flags().DurationVar(&f.stall, "stall", 0, cluster.StallUsage+"; for the worker that this command starts")
 	c.Flags().BoolVar(&f.detach, "detach", false, "start the run and return (needs a running `character up`)")
@@ -268,8 +268,8 @@ func readFiles(c *constitution.Constitution, name string, f runFlags) ([]file, e
 		flag, path, field string
 		check             func([]byte) error
 	}{
-		{"--pairs", f.pairs, "preferences.file", func(b []byte) error { _, err := dataset.ParsePreferenceJSONL(b); return err }},
-		{"--introspection", f.introspection, "introspection.file", func(b []byte) error { _, err := dataset.ParseIntrospectionJSONL(b); return err }},
+		{"--pairs", f.pairs, "preferences.file", func(b []byte) error { _, err := dataset.RunPreferences(b); return err }},
+		{"--introspection", f.introspection, "introspection.file", func(b []byte) error { _, err := dataset.RunIntrospection(b); return err }},
 	} {
 		if own.path == "" {
 			continue

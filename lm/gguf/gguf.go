@@ -1,10 +1,10 @@
-// Package gguf reads GGUF model files, versions 2 and 3, the format of ggml and llama.cpp.
+// Package gguf reads GGUF model files, versions 2 and 3, the format of ggml and llama.cpp, and writes version 3.
 //
 // It knows the container (metadata keys, the tensor table, alignment) and the block formats of the
 // common tensor types, and widens a row of weights to float32 exactly as ggml defines it. It does not
 // know what a key or a tensor means: names, permutations and tokenizers belong to its callers.
 //
-// Start at [Open], then [File.ReadRow], or [File.ReadBlocks] for the stored integers. A file is never trusted: every size, count and offset is
+// Start at [Open], then [File.ReadRow], or [File.ReadBlocks] for the stored integers; at [Write] for output. A file is never trusted: every size, count and offset is
 // checked against the size of the file before anything is allocated for it.
 package gguf
 
@@ -29,6 +29,7 @@ type File struct {
 
 	src    io.ReaderAt
 	closer io.Closer
+	pairs  []Pair
 	spans  map[string]span
 	pool   sync.Pool // of *window
 }

@@ -56,7 +56,7 @@ func parse(src io.ReaderAt, size int64) (*File, error) {
 	}
 	f := &File{src: src, Meta: map[string]any{}, Tensors: map[string]TensorInfo{}, spans: map[string]span{}}
 	for i := range keys {
-		if err := h.pair(f.Meta); err != nil {
+		if err := h.pair(f); err != nil {
 			return nil, fmt.Errorf("metadata key %d of %d: %w", i+1, keys, err)
 		}
 	}
@@ -72,12 +72,12 @@ func parse(src io.ReaderAt, size int64) (*File, error) {
 }
 
 // pair reads one metadata key and its value.
-func (h *header) pair(meta map[string]any) error {
+func (h *header) pair(f *File) error {
 	key, err := h.name(maxKey)
 	if err != nil {
 		return fmt.Errorf("key: %w", err)
 	}
-	if _, dup := meta[key]; dup {
+	if _, dup := f.Meta[key]; dup {
 		return fmt.Errorf("%q stands twice in the file; download it again", key)
 	}
 	kind, err := h.u32()
@@ -88,7 +88,12 @@ func (h *header) pair(meta map[string]any) error {
 	if err != nil {
 		return fmt.Errorf("%q: %w", key, err)
 	}
-	meta[key] = v
+	f.Meta[key] = v
+	p := Pair{Key: key, Value: v, kind: kind}
+	if kind == typeArray {
+		p.elem = h.elem
+	}
+	f.pairs = append(f.pairs, p)
 	return nil
 }
 
@@ -191,8 +196,9 @@ func (f *File) place(headerEnd, size int64) error {
 type header struct {
 	r     *bufio.Reader
 	pos   int64
-	limit int64 // of the header
-	size  int64 // of the file
+	limit int64  // of the header
+	size  int64  // of the file
+	elem  uint32 // element type of the last array
 	b     [8]byte
 }
 

@@ -65,6 +65,7 @@ func (h *header) array() (any, error) {
 	if kind >= uint32(len(width)) {
 		return nil, fmt.Errorf("array element type %d is unknown; the file is damaged or newer than this program", kind)
 	}
+	h.elem = kind
 	n, err := h.count(uint64(width[kind]))
 	if err != nil {
 		return nil, err

@@ -24,84 +24,137 @@ type Entry struct {
 // of 8 bytes, and the data are sorted by size of the data type (widest first, so that every tensor is
 // aligned) and then by name.
 func Write(w io.Writer, entries []Entry, metadata map[string]string) error {
-	entries = slices.Clone(entries)
-	slices.SortFunc(entries, func(a, b Entry) int {
+	list := make([]Tensor, len(entries))
+	for i, e := range entries {
+		list[i] = Tensor{Name: e.Name, DType: e.DType, Shape: e.Shape, Data: func(w io.Writer) error {
+			_, err := w.Write(e.Data)
+			return err
+		}}
+		need, err := list[i].bytes()
+		if err == nil && need != int64(len(e.Data)) {
+			err = fmt.Errorf("shape %v of %s needs %d bytes, %d are given", e.Shape, e.DType, need, len(e.Data))
+		}
+		if err != nil {
+			return fmt.Errorf("safetensors: write: tensor %q: %w", e.Name, err)
+		}
+	}
+	return WriteTensors(w, list, metadata)
+}
+
+// Tensor is one tensor to write whose data need not be in memory.
+type Tensor struct {
+	Name, DType string
+	Shape       []int
+	Data        func(w io.Writer) error // writes the bytes, little-endian, as many as dtype and shape say
+}
+
+// WriteTensors writes the file that Write does; Data is called once for each tensor, in the order of the file.
+func WriteTensors(w io.Writer, tensors []Tensor, metadata map[string]string) error {
+	tensors = slices.Clone(tensors)
+	slices.SortFunc(tensors, func(a, b Tensor) int {
 		return cmp.Or(cmp.Compare(sizes[b.DType], sizes[a.DType]), cmp.Compare(a.Name, b.Name))
 	})
+	header, err := encodeHeader(tensors, metadata)
+	if err != nil {
+		return fmt.Errorf("safetensors: write: %w", err)
+	}
+	if _, err := w.Write(header); err != nil {
+		return fmt.Errorf("safetensors: write: %w", err)
+	}
+	for _, t := range tensors {
+		need, err := t.bytes()
+		c := counter{w: w}
+		if err == nil {
+			err = t.Data(&c)
+		}
+		if err == nil && c.n != need {
+			err = fmt.Errorf("shape %v of %s needs %d bytes, %d were written", t.Shape, t.DType, need, c.n)
+		}
+		if err != nil {
+			return fmt.Errorf("safetensors: write: tensor %q: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+// counter counts the bytes that pass.
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// encodeHeader returns everything before the data.
+func encodeHeader(tensors []Tensor, metadata map[string]string) ([]byte, error) {
 	type field struct {
 		DType   string   `json:"dtype"`
 		Shape   []int    `json:"shape"`
 		Offsets [2]int64 `json:"data_offsets"`
 	}
-	fields := make(map[string]any, len(entries)+1)
+	fields := make(map[string]any, len(tensors)+1)
 	if len(metadata) > 0 {
 		for k, v := range metadata {
 			if !utf8.ValidString(k) || !utf8.ValidString(v) {
-				return fmt.Errorf("safetensors: write: metadata %q: %q is not valid UTF-8", k, v)
+				return nil, fmt.Errorf("metadata %q: %q is not valid UTF-8", k, v)
 			}
 		}
 		fields[metaKey] = metadata
 	}
 	at := int64(0)
-	for _, e := range entries {
-		if err := e.check(); err != nil {
-			return fmt.Errorf("safetensors: write: tensor %q: %w", e.Name, err)
+	for _, t := range tensors {
+		n, err := t.bytes()
+		if err != nil {
+			return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
-		if _, dup := fields[e.Name]; dup {
-			return fmt.Errorf("safetensors: write: the name %q stands twice", e.Name)
+		if _, dup := fields[t.Name]; dup {
+			return nil, fmt.Errorf("the name %q stands twice", t.Name)
 		}
-		end := at + int64(len(e.Data))
-		fields[e.Name] = field{e.DType, append([]int{}, e.Shape...), [2]int64{at, end}}
-		at = end
+		fields[t.Name] = field{t.DType, append([]int{}, t.Shape...), [2]int64{at, at + n}}
+		at += n
 	}
 	var header bytes.Buffer
 	header.Write(make([]byte, 8))
 	enc := json.NewEncoder(&header)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(fields); err != nil { // sorts the keys
-		return fmt.Errorf("safetensors: write: %w", err)
+		return nil, err
 	}
 	header.Truncate(header.Len() - 1) // Encode ends with a newline
 	for header.Len()%8 != 0 {
 		header.WriteByte(' ')
 	}
 	if header.Len()-8 > maxHeader {
-		return fmt.Errorf("safetensors: write: a header of %d bytes, allowed are %d; write fewer tensors", header.Len()-8, maxHeader)
+		return nil, fmt.Errorf("a header of %d bytes, allowed are %d; write fewer tensors", header.Len()-8, maxHeader)
 	}
 	binary.LittleEndian.PutUint64(header.Bytes(), uint64(header.Len()-8))
-	if _, err := w.Write(header.Bytes()); err != nil {
-		return fmt.Errorf("safetensors: write: %w", err)
-	}
-	for _, e := range entries {
-		if _, err := w.Write(e.Data); err != nil {
-			return fmt.Errorf("safetensors: write: tensor %q: %w", e.Name, err)
-		}
-	}
-	return nil
+	return header.Bytes(), nil
 }
 
-func (e Entry) check() error {
-	width, ok := sizes[e.DType]
+// bytes is the size of the data; an error says what a reader would refuse.
+func (t Tensor) bytes() (int64, error) {
+	width, ok := sizes[t.DType]
 	if !ok {
-		return fmt.Errorf("dtype %q is unknown", e.DType)
+		return 0, fmt.Errorf("dtype %q is unknown", t.DType)
 	}
-	if !utf8.ValidString(e.Name) || e.Name == metaKey {
-		return fmt.Errorf("the name is not allowed")
+	if !utf8.ValidString(t.Name) || t.Name == metaKey {
+		return 0, fmt.Errorf("the name is not allowed")
 	}
-	if len(e.Shape) > maxDims {
-		return fmt.Errorf("%d dimensions, allowed are %d", len(e.Shape), maxDims)
+	if len(t.Shape) > maxDims {
+		return 0, fmt.Errorf("%d dimensions, allowed are %d", len(t.Shape), maxDims)
 	}
 	need := int64(width)
-	for _, d := range e.Shape {
+	for _, d := range t.Shape {
 		if d < 0 || d > 0 && need > math.MaxInt64/int64(d) {
-			return fmt.Errorf("shape %v is impossible", e.Shape)
+			return 0, fmt.Errorf("shape %v is impossible", t.Shape)
 		}
 		need *= int64(d)
 	}
-	if need != int64(len(e.Data)) {
-		return fmt.Errorf("shape %v of %s needs %d bytes, %d are given", e.Shape, e.DType, need, len(e.Data))
-	}
-	return nil
+	return need, nil
 }
 
 // F32Bytes gives the little-endian bytes of x, the Data of an F32 entry.

@@ -43,50 +43,61 @@ func FromGGUF(meta map[string]any) (*Tokenizer, error) {
 }
 
 func fromGGUF(meta map[string]any) (*Tokenizer, error) {
+	src, err := ggufSource(meta)
+	if err != nil {
+		return nil, err
+	}
+	return build(src)
+}
+
+// ggufSource reads the vocabulary and the rules; build checks them.
+func ggufSource(meta map[string]any) (source, error) {
+	none := source{}
 	const prefix = "tokenizer.ggml."
 	model, ok := meta[prefix+"model"].(string)
 	if !ok {
-		return nil, errors.New("the key tokenizer.ggml.model is missing; the file holds no tokenizer")
+		return none, errors.New("the key tokenizer.ggml.model is missing; the file holds no tokenizer")
 	}
 	switch model {
 	case "gpt2":
 	case "llama":
 		return fromPieces(meta)
 	default:
-		return nil, fmt.Errorf("tokenizer model %q is not supported; byte-level BPE (%q) is, and Gemma 3's (%q); use the model's tokenizer.json", model, "gpt2", "llama")
+		return none, fmt.Errorf("tokenizer model %q is not supported; byte-level BPE (%q) is, and Gemma 3's (%q); use the model's tokenizer.json", model, "gpt2", "llama")
 	}
 	pre, _ := meta[prefix+"pre"].(string)
 	rules, ok := ggufRules[pre]
 	if !ok {
-		return nil, fmt.Errorf("pre-tokenizer %q (tokenizer.ggml.pre) is not known; known are gpt-2, smollm, starcoder, qwen2, llama-bpe; use the model's tokenizer.json", pre)
+		return none, fmt.Errorf("pre-tokenizer %q (tokenizer.ggml.pre) is not known; known are gpt-2, smollm, starcoder, qwen2, llama-bpe; use the model's tokenizer.json", pre)
 	}
 	tokens, ok := meta[prefix+"tokens"].([]string)
 	if !ok {
-		return nil, fmt.Errorf("tokenizer.ggml.tokens is missing or no list of strings; %s", hint)
+		return none, fmt.Errorf("tokenizer.ggml.tokens is missing or no list of strings; %s", hint)
 	}
 	merges, ok := meta[prefix+"merges"].([]string)
 	if !ok {
-		return nil, fmt.Errorf("tokenizer.ggml.merges is missing or no list of strings; %s", hint)
+		return none, fmt.Errorf("tokenizer.ggml.merges is missing or no list of strings; %s", hint)
 	}
 	src := source{tokens: tokens, rules: rules}
 	types, ok := meta[prefix+"token_type"].([]int64)
 	if ok && len(types) != len(tokens) {
-		return nil, fmt.Errorf("%d token types for %d tokens; %s", len(types), len(tokens), hint)
+		return none, fmt.Errorf("%d token types for %d tokens; %s", len(types), len(tokens), hint)
 	}
 	for id, typ := range types {
 		if typ != ggufControl && typ != ggufUserDefined {
 			continue
 		}
 		if tokens[id] == "" {
-			return nil, fmt.Errorf("control token %d has no text; %s", id, hint)
+			return none, fmt.Errorf("control token %d has no text; %s", id, hint)
 		}
 		src.added = append(src.added, addedSource{addedToken: addedToken{tokens[id], int32(id), typ == ggufControl}})
 	}
 	var err error
 	if src.merges, err = cutMerges(merges); err != nil {
-		return nil, err
+		return none, err
 	}
-	return src.finish(meta)
+	err = src.ends(meta)
+	return src, err
 }
 
 // cutMerges reads the list tokenizer.ggml.merges.
@@ -101,16 +112,13 @@ func cutMerges(lines []string) ([]mergeText, error) {
 	return merges, nil
 }
 
-// finish reads the begin and end tokens and builds the tokenizer.
-func (src source) finish(meta map[string]any) (*Tokenizer, error) {
-	var err error
+// ends reads the begin and end tokens.
+func (src *source) ends(meta map[string]any) (err error) {
 	if src.bos, err = ggufID(meta, "tokenizer.ggml.bos_token_id"); err != nil {
-		return nil, err
+		return err
 	}
-	if src.eos, err = ggufID(meta, "tokenizer.ggml.eos_token_id"); err != nil {
-		return nil, err
-	}
-	return build(src)
+	src.eos, err = ggufID(meta, "tokenizer.ggml.eos_token_id")
+	return err
 }
 
 // ggufID reads an optional token id, -1 when the key is absent.

@@ -14,26 +14,27 @@ import (
 const maxPiece = 256
 
 // fromPieces reads the SentencePiece vocabulary of Gemma 3 ("llama" in GGUF).
-func fromPieces(meta map[string]any) (*Tokenizer, error) {
+func fromPieces(meta map[string]any) (source, error) {
+	none := source{}
 	const prefix = "tokenizer.ggml."
 	if arch, _ := meta["general.architecture"].(string); arch != "gemma3" {
-		return nil, fmt.Errorf("tokenizer model %q (SentencePiece) is supported for Gemma 3 only, and general.architecture is %q; use the model's tokenizer.json", "llama", arch)
+		return none, fmt.Errorf("tokenizer model %q (SentencePiece) is supported for Gemma 3 only, and general.architecture is %q; use the model's tokenizer.json", "llama", arch)
 	}
 	for _, key := range []string{"add_space_prefix", "remove_extra_whitespaces"} {
 		if on, _ := meta[prefix+key].(bool); on {
-			return nil, fmt.Errorf("%s%s is set, which Gemma 3 does not do and is not supported; use the model's tokenizer.json", prefix, key)
+			return none, fmt.Errorf("%s%s is set, which Gemma 3 does not do and is not supported; use the model's tokenizer.json", prefix, key)
 		}
 	}
 	if meta[prefix+"precompiled_charsmap"] != nil {
-		return nil, fmt.Errorf("%sprecompiled_charsmap is not supported; use the model's tokenizer.json", prefix)
+		return none, fmt.Errorf("%sprecompiled_charsmap is not supported; use the model's tokenizer.json", prefix)
 	}
 	list, ok := meta[prefix+"tokens"].([]string)
 	if !ok {
-		return nil, fmt.Errorf("tokenizer.ggml.tokens is missing or no list of strings; %s", hint)
+		return none, fmt.Errorf("tokenizer.ggml.tokens is missing or no list of strings; %s", hint)
 	}
 	types, ok := meta[prefix+"token_type"].([]int64)
 	if !ok || len(types) != len(list) {
-		return nil, fmt.Errorf("tokenizer.ggml.token_type has %d entries for %d tokens; %s", len(types), len(list), hint)
+		return none, fmt.Errorf("tokenizer.ggml.token_type has %d entries for %d tokens; %s", len(types), len(list), hint)
 	}
 	src := source{tokens: slices.Clone(list), pieces: true}
 	for id, typ := range types {
@@ -48,7 +49,7 @@ func fromPieces(meta map[string]any) (*Tokenizer, error) {
 			continue
 		}
 		if list[id] == "" {
-			return nil, fmt.Errorf("control token %d has no text; %s", id, hint)
+			return none, fmt.Errorf("control token %d has no text; %s", id, hint)
 		}
 		src.added = append(src.added, addedSource{addedToken: addedToken{src.tokens[id], int32(id), typ != ggufUserDefined}})
 	}
@@ -57,18 +58,19 @@ func fromPieces(meta map[string]any) (*Tokenizer, error) {
 	case nil:
 		scores, ok := meta[prefix+"scores"].([]float64)
 		if !ok || len(scores) != len(list) {
-			return nil, fmt.Errorf("tokenizer.ggml.scores has %d entries for %d tokens and there are no merges; %s", len(scores), len(list), hint)
+			return none, fmt.Errorf("tokenizer.ggml.scores has %d entries for %d tokens and there are no merges; %s", len(scores), len(list), hint)
 		}
 		src.merges, err = mergesByScore(src.tokens, types, scores)
 	case []string:
 		src.merges, err = cutMerges(merges)
 	default:
-		return nil, fmt.Errorf("tokenizer.ggml.merges is no list of strings; %s", hint)
+		return none, fmt.Errorf("tokenizer.ggml.merges is no list of strings; %s", hint)
 	}
 	if err != nil {
-		return nil, err
+		return none, err
 	}
-	return src.finish(meta)
+	err = src.ends(meta)
+	return src, err
 }
 
 // mergesByScore derives the merges from a vocabulary without any, as

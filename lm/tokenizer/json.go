@@ -48,48 +48,63 @@ func FromJSON(tokenizerJSON []byte) (*Tokenizer, error) {
 }
 
 func fromJSON(data []byte) (*Tokenizer, error) {
+	src, post, err := jsonSource(data)
+	if err != nil {
+		return nil, err
+	}
+	t, err := build(src)
+	if err != nil {
+		return nil, err
+	}
+	t.bos = firstOfTemplate(post, t)
+	return t, nil
+}
+
+// jsonSource reads the vocabulary and the rules, which build checks, and returns the post-processor as it stands.
+func jsonSource(data []byte) (src source, post json.RawMessage, err error) {
+	none := source{}
 	if !utf8.Valid(data) {
-		return nil, errors.New("not valid UTF-8; " + hint)
+		return none, nil, errors.New("not valid UTF-8; " + hint)
 	}
 	var f tokenizerFile
 	if err := json.Unmarshal(data, &f); err != nil {
-		return nil, fmt.Errorf("%w; %s", err, hint)
+		return none, nil, fmt.Errorf("%w; %s", err, hint)
 	}
 	m := f.Model
 	switch {
 	case m.Type != "BPE":
-		return nil, fmt.Errorf("model type %q is not supported; only BPE is", m.Type)
+		return none, nil, fmt.Errorf("model type %q is not supported; only BPE is", m.Type)
 	case m.Dropout != nil && *m.Dropout != 0:
-		return nil, errors.New("BPE dropout is not supported")
+		return none, nil, errors.New("BPE dropout is not supported")
 	case m.Prefix != "" || m.Suffix != "":
-		return nil, errors.New("continuing_subword_prefix and end_of_word_suffix are not supported")
+		return none, nil, errors.New("continuing_subword_prefix and end_of_word_suffix are not supported")
 	}
-	src := source{bos: -1, eos: -1, pieces: m.ByteFallback}
+	src = source{bos: -1, eos: -1, pieces: m.ByteFallback}
 	src.rules.ignoreMerges = m.IgnoreMerges
 	if src.pieces {
 		if err := readPieceRules(f.Normalizer, f.PreTokenizer, f.Decoder, m.IgnoreMerges); err != nil {
-			return nil, err
+			return none, nil, err
 		}
 	} else {
 		if err := readNormalizer(&src.rules, f.Normalizer, 0); err != nil {
-			return nil, err
+			return none, nil, err
 		}
 		if err := readPreTokenizer(&src.rules, f.PreTokenizer); err != nil {
-			return nil, err
+			return none, nil, err
 		}
 	}
 	vocab, top, err := readVocab(m.Vocab)
 	if err != nil {
-		return nil, err
+		return none, nil, err
 	}
 	for _, a := range f.AddedTokens {
 		if a.ID < 0 || a.ID >= maxTokens {
-			return nil, fmt.Errorf("added token %q has the impossible id %d; %s", a.Content, a.ID, hint)
+			return none, nil, fmt.Errorf("added token %q has the impossible id %d; %s", a.Content, a.ID, hint)
 		}
 		top = max(top, int32(a.ID))
 	}
 	if int(top) >= 8*(len(vocab)+len(f.AddedTokens))+1024 {
-		return nil, fmt.Errorf("the largest id is %d but there are only %d tokens; %s", top, len(vocab), hint)
+		return none, nil, fmt.Errorf("the largest id is %d but there are only %d tokens; %s", top, len(vocab), hint)
 	}
 	src.tokens = make([]string, top+1)
 	put := func(s string, id int32) error {
@@ -101,30 +116,25 @@ func fromJSON(data []byte) (*Tokenizer, error) {
 	}
 	for _, v := range vocab {
 		if err := put(v.token, v.id); err != nil {
-			return nil, err
+			return none, nil, err
 		}
 	}
 	for _, a := range f.AddedTokens {
 		if a.Content == "" {
-			return nil, fmt.Errorf("added token %d is empty; %s", a.ID, hint)
+			return none, nil, fmt.Errorf("added token %d is empty; %s", a.ID, hint)
 		}
 		if a.LStrip || a.RStrip || a.SingleWord {
-			return nil, fmt.Errorf("added token %q uses lstrip, rstrip or single_word, which are not supported", a.Content)
+			return none, nil, fmt.Errorf("added token %q uses lstrip, rstrip or single_word, which are not supported", a.Content)
 		}
 		if err := put(a.Content, int32(a.ID)); err != nil {
-			return nil, err
+			return none, nil, err
 		}
 		src.added = append(src.added, addedSource{addedToken{a.Content, int32(a.ID), a.Special}, a.Normalized})
 	}
 	if src.merges, err = readMerges(m.Merges); err != nil {
-		return nil, err
+		return none, nil, err
 	}
-	t, err := build(src)
-	if err != nil {
-		return nil, err
-	}
-	t.bos = firstOfTemplate(f.PostProcessor, t)
-	return t, nil
+	return src, f.PostProcessor, nil
 }
 
 // firstOfTemplate returns the special token that the file's own

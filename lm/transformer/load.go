@@ -35,9 +35,11 @@ type loader struct {
 	skip []string            // prefixes of tensors that are no part of the text model
 	// blocks reads matrices that shall stay quantised; nil rounds all to bf16.
 	blocks blockSource
-	used   map[string]bool
-	jobs   []job
-	errs   []error
+	// dry checks that everything is there and reads vectors only: matrices stay nil.
+	dry  bool
+	used map[string]bool
+	jobs []job
+	errs []error
 }
 
 // job is a block of rows of one matrix to read.
@@ -137,7 +139,7 @@ func (l *loader) claim(hf string, want ...int) (string, bool) {
 
 func (l *loader) matrix(hf string, out, in int, permute func(int) int) *tensor.Weight {
 	name, ok := l.claim(hf, out, in)
-	if !ok {
+	if !ok || l.dry {
 		return nil
 	}
 	w := l.newWeight(name, out, in)

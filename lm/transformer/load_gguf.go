@@ -14,16 +14,23 @@ import (
 func LoadGGUF(f *gguf.File) (*Model, error) { return loadGGUF(f, nil) }
 
 func loadGGUF(f *gguf.File, blocks blockSource) (*Model, error) {
-	cfg, err := ggufConfig(f)
+	l, cfg, permute, err := ggufLoader(f)
 	if err != nil {
-		return nil, fmt.Errorf("gguf: %w", err)
+		return nil, err
 	}
-	l := &loader{src: ggufSource{f}, from: "gguf", name: ggufNames(cfg), blocks: blocks}
-	var permute func(int) int
+	l.blocks = blocks
+	return l.load(cfg, permute)
+}
+
+// ggufLoader returns what load needs for a GGUF file.
+func ggufLoader(f *gguf.File) (l *loader, cfg Config, permute func(int) int, err error) {
+	if cfg, err = ggufConfig(f); err != nil {
+		return nil, cfg, nil, fmt.Errorf("gguf: %w", err)
+	}
 	if cfg.Architecture == archLlama {
 		permute = interleaved(cfg.HeadDim)
 	}
-	return l.load(cfg, permute)
+	return &loader{src: ggufSource{f}, from: "gguf", name: ggufNames(cfg)}, cfg, permute, nil
 }
 
 // interleaved maps a row of a query or key matrix with half-split rotary pairs

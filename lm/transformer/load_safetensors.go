@@ -17,26 +17,34 @@ import (
 // model.safetensors or the shards named by model.safetensors.index.json. Values may
 // be F32, F16 or BF16; matrices are rounded to bf16.
 func LoadSafetensors(dir string) (m *Model, err error) {
-	path := filepath.Join(dir, "config.json")
-	data, err := readJSON(path)
-	if err != nil {
-		return nil, fmt.Errorf("safetensors: read config: %w; the folder must hold config.json and the weights", err)
-	}
-	cfg, err := parseHFConfig(data)
-	if err != nil {
-		return nil, fmt.Errorf("safetensors: %s: %w", path, err)
-	}
-	src, err := openShards(dir)
+	l, cfg, src, err := folderLoader(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
-	l := &loader{src: src, from: "safetensors", name: func(hf string) string { return hf }}
+	return l.load(cfg, nil)
+}
+
+// folderLoader returns what load needs for a folder; the caller closes src.
+func folderLoader(dir string) (l *loader, cfg Config, src *shards, err error) {
+	path := filepath.Join(dir, "config.json")
+	data, err := readJSON(path)
+	if err != nil {
+		return nil, cfg, nil, fmt.Errorf("safetensors: read config: %w; the folder must hold config.json and the weights", err)
+	}
+	cfg, err = parseHFConfig(data)
+	if err != nil {
+		return nil, cfg, nil, fmt.Errorf("safetensors: %s: %w", path, err)
+	}
+	if src, err = openShards(dir); err != nil {
+		return nil, cfg, nil, err
+	}
+	l = &loader{src: src, from: "safetensors", name: func(hf string) string { return hf }}
 	if cfg.Architecture == archGemma3 {
 		l.plus = 1
 		src.textOf(l)
 	}
-	return l.load(cfg, nil)
+	return l, cfg, src, nil
 }
 
 // maxJSON bounds config.json and the index of a folder, in bytes; the largest index in use has some megabytes.

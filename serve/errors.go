@@ -73,7 +73,7 @@ func (s *Server) noModel(name string) *apiError {
 	return &apiError{Status: http.StatusNotFound, Message: fmt.Sprintf("There is no model %.100q; this server has %s.", name, strings.Join(names, ", ")), Param: "model", Code: "model_not_found"}
 }
 
-// fail writes an error. A body that was not read to its end would be read as the next request.
+// fail writes an error.
 func (s *Server) fail(w http.ResponseWriter, e *apiError) {
 	if e.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(e.RetryAfter))
@@ -135,10 +135,10 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request) ([]byte, *apiError
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return nil, &apiError{Status: http.StatusUnsupportedMediaType, Message: fmt.Sprintf("The body must be JSON with the header Content-Type: application/json, not %.100q.", r.Header.Get("Content-Type")), Code: "unsupported_media_type"}
 	}
-	c := http.NewResponseController(w)
-	_ = c.SetReadDeadline(time.Now().Add(s.o.BodyTimeout)) // not every ResponseWriter has one
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.o.MaxBody))
-	_ = c.SetReadDeadline(time.Time{})
+	if err == nil { // from now on reading means waiting for the client to go away
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	}
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):

@@ -1,7 +1,6 @@
 package serve_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -29,8 +28,8 @@ func (s *server) endless() object {
 // TestQueue: what is too much is refused with 429 and a time, and room comes back.
 func TestQueue(t *testing.T) {
 	s := start(t, func(o *serve.Options) { o.Rows, o.Queue = 1, 2 })
-	hold := hold(t, s)
-	defer hold.release()
+	release := s.Hold()
+	defer release()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup
@@ -42,7 +41,7 @@ func TestQueue(t *testing.T) {
 			}
 		})
 	}
-	await(t, "two wait", func() bool { return s.Health().Waiting >= 2 })
+	await(t, "two wait", func() bool { h := s.Health(); return h.Active+h.Waiting == 3 })
 	status, header, got := s.post("/v1/chat/completions", object{"model": "base", "messages": user("x")})
 	if status != 429 || header.Get("Retry-After") == "" || at(got, "error", "code") != "queue_full" {
 		t.Errorf("%d %v %v", status, header, got)
@@ -52,33 +51,11 @@ func TestQueue(t *testing.T) {
 	}
 	cancel() // clients that go away leave their places
 	wg.Wait()
-	hold.release()
+	release()
 	await(t, "nobody waits", func() bool { h := s.Health(); return h.Waiting+h.Active == 0 })
 	if status, _, got := s.post("/v1/chat/completions", object{"model": "base", "messages": user("x"), "max_tokens": 2}); status != 200 {
 		t.Errorf("%d %v", status, got)
 	}
-}
-
-// holder keeps the engine inside a step: its client's goroutine waits in a callback of the batch.
-type holder struct{ release func() }
-
-// hold fills the one row with an answer that never ends by itself, as its context is cancelled only at the release.
-func hold(t *testing.T, s *server) holder {
-	t.Helper()
-	body := s.endless()
-	body["stream"] = true
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for ctx.Err() == nil { // again and again: the tiny model is quick
-			if resp, err := http.DefaultClient.Do(s.request("/v1/chat/completions", body).WithContext(ctx)); err == nil {
-				_, _ = io.Copy(io.Discard, resp.Body)
-				_ = resp.Body.Close()
-			}
-		}
-	})
-	await(t, "one is in work", func() bool { return s.Health().Active == 1 })
-	return holder{func() { cancel(); wg.Wait() }}
 }
 
 // stuck is a client that reads nothing.
@@ -139,33 +116,29 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// TestGone: an answer whose client went away ends.
+// TestGone: an answer whose client went away ends, before its turn and in the middle.
 func TestGone(t *testing.T) {
 	s := start(t, nil)
 	body := s.endless()
 	for _, streamed := range []bool{true, false} {
 		body["stream"] = streamed
+		release := s.Hold()
 		ctx, cancel := context.WithCancel(t.Context())
-		if streamed {
-			resp, err := http.DefaultClient.Do(s.request("/v1/chat/completions", body).WithContext(ctx))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil {
-				t.Fatal(err)
-			}
-			cancel()
-			_ = resp.Body.Close()
-		} else {
-			go func() {
-				await(t, "in work", func() bool { return s.Health().Active == 1 })
-				cancel()
-			}()
+		var wg sync.WaitGroup
+		wg.Go(func() {
 			if resp, err := http.DefaultClient.Do(s.request("/v1/chat/completions", body).WithContext(ctx)); err == nil {
+				_, err = io.Copy(io.Discard, resp.Body)
 				_ = resp.Body.Close()
+				if err == nil {
+					t.Error("the answer came to its end")
+				}
 			}
-			cancel()
-		}
+		})
+		await(t, "the row is there", func() bool { h := s.Health(); return h.Active+h.Waiting == 2 })
+		cancel()
+		wg.Wait()
+		await(t, "the server knows", func() bool { return s.InFlight() == 0 })
+		release()
 		await(t, "the row ended", func() bool { h := s.Health(); return h.Active+h.Waiting == 0 })
 	}
 }

@@ -3,6 +3,7 @@ package serve_test
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -17,7 +18,9 @@ import (
 func TestRefusals(t *testing.T) {
 	s := start(t, func(o *serve.Options) { o.Context, o.MaxBody, o.MaxMessages, o.MaxChoices = 200, 1<<14, 4, 6 })
 	const chat, text = "/v1/chat/completions", "/v1/completions"
-	with := func(field string) string { return `{"model":"base","messages":[{"role":"user","content":"x"}],` + field + `}` }
+	with := func(field string) string {
+		return `{"model":"base","messages":[{"role":"user","content":"x"}],` + field + `}`
+	}
 	message := func(m string) string { return `{"model":"base","messages":[` + m + `]}` }
 	for _, c := range []struct {
 		path, body string
@@ -73,11 +76,10 @@ func TestHarmless(t *testing.T) {
 	s := start(t, nil)
 	body := object{"model": "base", "messages": user("Hello!"), "seed": 5, "max_completion_tokens": 9}
 	_, _, want := s.post("/v1/chat/completions", body)
-	for k, v := range object{"user": "u", "metadata": object{"a": "b"}, "store": false, "service_tier": "auto", "tools": []any{}, "tool_choice": "none", "parallel_tool_calls": true, "logit_bias": object{},
+	more := object{"user": "u", "metadata": object{"a": "b"}, "store": false, "service_tier": "auto", "tools": []any{}, "tool_choice": "none", "parallel_tool_calls": true, "logit_bias": object{},
 		"frequency_penalty": 0, "presence_penalty": 0.0, "response_format": object{"type": "text"}, "modalities": []string{"text"}, "reasoning_effort": nil, "thinking": object{"type": "disabled"},
-		"max_tokens": 9, "n": 1, "top_p": 1, "temperature": 1, "stop": nil, "stream": false, "stream_options": nil, "repetition_penalty": 1, "top_k": 0} {
-		body[k] = v
-	}
+		"max_tokens": 9, "n": 1, "top_p": 1, "temperature": 1, "stop": nil, "stream": false, "stream_options": nil, "repetition_penalty": 1, "top_k": 0}
+	maps.Copy(body, more)
 	body["messages"] = []object{{"role": "user", "content": []object{{"type": "text", "text": "Hello!"}}, "tool_calls": nil, "refusal": nil, "annotations": []any{}}}
 	status, _, got := s.post("/v1/chat/completions", body)
 	if status != 200 || at(got, "choices", 0, "message", "content") != at(want, "choices", 0, "message", "content") {

@@ -136,6 +136,8 @@ func (s *Server) Close() {
 
 // ServeHTTP answers one request. Every error has the API's own shape.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// Also for the body of a request that is refused: the connection is held until it was read.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.o.BodyTimeout)) // not every ResponseWriter has one
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
 	if err := s.route(w, r); err != nil {

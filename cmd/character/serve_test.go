@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -45,9 +46,9 @@ func TestServe(t *testing.T) {
 	if err := os.WriteFile(in, []byte(`{"prompt":"Who are you?"}`+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	answers := map[string]bool{}
+	answers, seed := map[string]bool{}, int64(5)
 	for _, which := range []string{"base", "dpo", "character"} {
-		m.must("generate", "--id", "tiny", "--model", which, "--in", in, "--out", out, "--temperature", "0", "--repetition-penalty", "1", "--max-tokens", "24")
+		m.must("generate", "--id", "tiny", "--model", which, "--in", in, "--out", out, "--temperature", "1", "--top-p", "1", "--repetition-penalty", "1", "--seed", "5", "--max-tokens", "24")
 		var want struct{ Response string }
 		b, err := os.ReadFile(out)
 		if err != nil || json.Unmarshal(b, &want) != nil {
@@ -60,13 +61,13 @@ func TestServe(t *testing.T) {
 		if err := client.Check(t.Context()); err != nil {
 			t.Error(err)
 		}
-		got, err := client.Complete(t.Context(), teacher.Request{Messages: []teacher.Message{{Role: "user", Content: "Who are you?"}}, MaxTokens: 24})
+		got, err := client.Complete(t.Context(), teacher.Request{Messages: []teacher.Message{{Role: "user", Content: "Who are you?"}}, Temperature: 1, Seed: &seed, MaxTokens: 24})
 		if err != nil || got.Text != want.Response {
 			t.Errorf("%s says %+v (%v), generate %q", which, got, err, want.Response)
 		}
 		answers[got.Text] = true
 	}
-	if len(answers) < 2 {
+	if len(answers) != 3 {
 		t.Errorf("all models say the same: %v", answers)
 	}
 
@@ -133,6 +134,11 @@ func wait(c *exec.Cmd, most time.Duration) error {
 func TestServeRefusals(t *testing.T) {
 	m := newMachine(t)
 	m.env = []string{"SHORT_KEY=abc", "SPACED_KEY=0123456789 abcdefgh", "GOOD_KEY=0123456789abcdefgh"}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
 	for _, c := range []struct {
 		args []string
 		want string
@@ -145,7 +151,7 @@ func TestServeRefusals(t *testing.T) {
 		{[]string{"--id", "x", "--addr", "0.0.0.0:0", "--api-key-env", "NOT_SET"}, "no such environment variable", 2},
 		{[]string{"--id", "x", "--api-key-env", "SHORT_KEY"}, "at least 16", 2},
 		{[]string{"--id", "x", "--api-key-env", "SPACED_KEY"}, "no header can carry", 2},
-		{[]string{"--id", "x", "--addr", "127.0.0.1:1"}, "--addr", 1},
+		{[]string{"--id", "x", "--addr", taken.Addr().String()}, "already in use", 1},
 		{[]string{"--id", "x", "--rows", "0"}, "--rows", 2},
 		{[]string{"--id", "x", "--queue", "-1"}, "--queue", 2},
 		{[]string{"--id", "x", "--context", "1"}, "--context", 2},
@@ -159,7 +165,7 @@ func TestServeRefusals(t *testing.T) {
 		if x, ok := err.(*exec.ExitError); ok {
 			code = x.ExitCode()
 		}
-		if code == 0 || os.Geteuid() != 0 && code != c.code || !strings.Contains(string(out), c.want) {
+		if code != c.code || !strings.Contains(string(out), c.want) {
 			t.Errorf("serve %v: exit code %d, want %d with %q in %s", c.args, code, c.code, c.want, out)
 		}
 		if strings.Count(strings.TrimSpace(string(out)), "\n") > 0 || bytes.Contains(out, []byte("0123456789")) {

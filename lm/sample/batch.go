@@ -2,14 +2,9 @@ package sample
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math"
-	"runtime"
 	"slices"
 	"strings"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/opencharacter/opencharacter/lm/transformer"
 	"github.com/opencharacter/opencharacter/tensor"
@@ -19,8 +14,9 @@ import (
 type row struct {
 	i      int // index of the request
 	req    *Request
-	seq    *transformer.Sequence
-	fed    int // prompt tokens in seq
+	top    int                   // alternatives to list for each token
+	seq    *transformer.Sequence // nil: not begun
+	fed    int                   // tokens in seq, of the prompt and then of the answer
 	seen   []int32
 	isSeen map[int32]struct{} // nil without a repetition penalty
 	out    Result
@@ -39,14 +35,7 @@ type batch struct {
 	queue  []int           // requests that wait
 	active []*row
 	done   int
-	drawn  []draw
-	choose []chooser // one for each goroutine that draws
-}
-
-// draw is a row's next token with its log-prob.
-type draw struct {
-	id      int32
-	logProb float32
+	drawer
 }
 
 func newBatch(m *transformer.Model, stack []*transformer.Adapter, reqs []Request, o Options, emit func(int, Result) error) *batch {
@@ -88,12 +77,15 @@ func (b *batch) run(ctx context.Context) error {
 		if err := b.model.Extend(b.ws, b.cache, chunks, b.stack, scores); err != nil {
 			return fmt.Errorf("sample: %w", err)
 		}
-		if err := b.draws(rows, scores); err != nil {
-			return err
+		b.draws(rows, scores)
+		for _, d := range b.drawn[:len(rows)] {
+			if d.err != nil {
+				return d.err
+			}
 		}
 		drawn := 0
 		for k, r := range rows {
-			if r.fed < len(r.req.Prompt) {
+			if !r.ready() {
 				continue // more of the prompt to come
 			}
 			drawn++
@@ -121,15 +113,39 @@ func (b *batch) admit(ctx context.Context) error {
 		b.queue = b.queue[1:]
 		b.started(i)
 		r := &row{i: i, req: &b.reqs[i], seq: seq, fed: seq.Length}
-		if p := r.req.Params.RepetitionPenalty; p != 0 && p != 1 {
-			r.isSeen = make(map[int32]struct{})
-			for _, id := range r.req.Prompt {
-				r.see(id)
-			}
-		}
+		r.begin()
 		b.active = append(b.active, r)
 	}
 	return nil
+}
+
+// begin notes the prompt's tokens, when a repetition penalty wants them.
+func (r *row) begin() {
+	if p := r.req.Params.RepetitionPenalty; p != 0 && p != 1 {
+		r.isSeen = make(map[int32]struct{})
+		for _, id := range r.req.Prompt {
+			r.see(id)
+		}
+	}
+}
+
+// length counts the tokens that stand before the next draw.
+func (r *row) length() int { return len(r.req.Prompt) + len(r.out.Tokens) }
+
+// ready says that the next token can be drawn after this pass.
+func (r *row) ready() bool { return r.fed == r.length() }
+
+// piece is what the next pass appends, and whether it counts against the budget
+// of prompt tokens: all does but a token that was just drawn.
+func (r *row) piece(budget int) (tokens []int32, counts bool) {
+	counts = r.length()-r.fed != 1 || len(r.out.Tokens) == 0
+	if tokens = r.req.Prompt[min(r.fed, len(r.req.Prompt)):]; len(tokens) == 0 {
+		tokens = r.out.Tokens[r.fed-len(r.req.Prompt):]
+	}
+	if counts {
+		tokens = tokens[:min(len(tokens), budget)]
+	}
+	return tokens, counts
 }
 
 func (r *row) see(id int32) {
@@ -148,63 +164,17 @@ func (r *row) see(id int32) {
 func (b *batch) plan(chunks []transformer.Chunk, rows []*row) ([]transformer.Chunk, []*row) {
 	budget := b.opt.PrefillTokens
 	for _, r := range b.active {
-		var tokens []int32
-		if rest := r.req.Prompt[r.fed:]; len(rest) > 0 {
-			tokens = rest[:min(len(rest), budget)]
+		tokens, counts := r.piece(budget)
+		if counts {
 			budget -= len(tokens)
-			r.fed += len(tokens)
-		} else {
-			tokens = r.out.Tokens[len(r.out.Tokens)-1:]
 		}
 		if len(tokens) > 0 {
+			r.fed += len(tokens)
 			chunks = append(chunks, transformer.Chunk{Seq: r.seq, Tokens: tokens})
 			rows = append(rows, r)
 		}
 	}
 	return chunks, rows
-}
-
-// fewDraws is up to how many rows one goroutine draws for: waking another takes as long.
-const fewDraws = 2
-
-// draws sets drawn to the next tokens of the rows whose prompts are read. A draw depends
-// on its row alone, so they may run at the same time.
-func (b *batch) draws(rows []*row, scores *tensor.Tensor) error {
-	b.drawn = slices.Grow(b.drawn[:0], len(rows))[:len(rows)]
-	n := max(1, min(runtime.GOMAXPROCS(0), len(rows)/fewDraws))
-	for len(b.choose) < n {
-		b.choose = append(b.choose, chooser{})
-	}
-	var g errgroup.Group
-	for w := range n {
-		some := func() error {
-			for k := w; k < len(rows); k += n {
-				if r := rows[k]; r.fed == len(r.req.Prompt) {
-					if err := b.draw(k, r, scores.Row(k), &b.choose[w]); err != nil {
-						return err
-					}
-				}
-			}
-			return nil
-		}
-		if w == n-1 { // this goroutine's own share
-			return errors.Join(some(), g.Wait())
-		}
-		g.Go(some)
-	}
-	return nil
-}
-
-// draw draws the next token of rows[k] from its logits.
-func (b *batch) draw(k int, r *row, logits []float32, c *chooser) error {
-	p, position := &r.req.Params, len(r.out.Tokens)
-	lse := tensor.LogSumExp(logits)
-	if math.IsNaN(float64(lse)) || math.IsInf(float64(lse), 0) {
-		return &ScoreError{Request: r.i, Token: position}
-	}
-	id := c.choose(logits, p, r.seen, uniform(p.Seed, r.req.Key, position))
-	b.drawn[k] = draw{id, logits[id] - lse}
-	return nil
 }
 
 // next takes the row's next token and reports whether the answer goes on; otherwise

@@ -212,3 +212,46 @@ func TestLogProbsErrors(t *testing.T) {
 		}
 	}
 }
+
+// A fork of a beginning goes on as a sequence of its own would, whatever the other side holds and appends, and Need says
+// beforehand what is taken. A cache beside another takes from the same pages, for another stack.
+func TestForkAt(t *testing.T) {
+	eachForward(t, func(t *testing.T, m *transformer.Model) {
+		const size = tensor.PageSize
+		d := newDecoder(t, m)
+		d.c.Limit(12)
+		rows := randomRows(m.Vocab, 6, 100, 100)
+		for _, n := range []int{0, 5, size - 1, size, size + 9, 2 * size, 80} {
+			root := d.c.NewSequence()
+			d.extend(transformer.Chunk{Seq: root, Tokens: rows[0][:80]})
+			f := d.c.ForkAt(root, n)
+			row := append(append([]int32(nil), rows[0][:n]...), rows[1][n:]...)
+			held, need := d.c.InUse(), d.c.Need(f, 99-n)
+			got := d.extend(transformer.Chunk{Seq: f, Tokens: row[n:99]})
+			if took := d.c.InUse() - held; took != need || f.Length != 99 {
+				t.Errorf("fork at %d: %d pages taken, Need said %d; length %d", n, took, need, f.Length)
+			}
+			sameBits(t, fmt.Sprintf("fork at %d", n), []float32{next(got.Row(0), row[99])}, logProbs(t, m, d.stack, row)[98:])
+			got = d.extend(transformer.Chunk{Seq: root, Tokens: rows[0][80:99]})
+			sameBits(t, fmt.Sprintf("root of the fork at %d", n), []float32{next(got.Row(0), rows[0][99])}, logProbs(t, m, d.stack, rows[0])[98:])
+			d.c.Free(f)
+			d.c.Free(root)
+		}
+		a, b := newDecoder(t, m), newDecoder(t, m)
+		b.c, b.stack = a.c.Beside(), nil
+		one, other := a.c.NewSequence(), b.c.NewSequence()
+		a.extend(transformer.Chunk{Seq: one, Tokens: rows[0][:40]})
+		b.extend(transformer.Chunk{Seq: other, Tokens: rows[0][:70]})
+		if a.c.InUse() != 5 || b.c.InUse() != 5 {
+			t.Errorf("%d and %d pages in use for 40 and 70 tokens, want 5", a.c.InUse(), b.c.InUse())
+		}
+		x := a.extend(transformer.Chunk{Seq: one, Tokens: rows[0][40:99]})
+		y := b.extend(transformer.Chunk{Seq: other, Tokens: rows[0][70:99]})
+		sameBits(t, "with the stack", []float32{next(x.Row(0), rows[0][99])}, logProbs(t, m, a.stack, rows[0])[98:])
+		sameBits(t, "without", []float32{next(y.Row(0), rows[0][99])}, logProbs(t, m, nil, rows[0])[98:])
+		b.c.Free(other)
+		if a.c.InUse() != 4 {
+			t.Errorf("%d pages in use after one was freed", a.c.InUse())
+		}
+	})
+}

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/parquet-go/parquet-go"
 )
 
 // Lengths describes numbers: of characters, of tokens, of turns.
@@ -122,4 +124,13 @@ func Spoken(msgs []Message) string {
 		parts[i] = m.Content
 	}
 	return strings.Join(parts, "\n")
+}
+
+// Columns are the names of a row type's columns in Parquet, in their order.
+func Columns[T any]() []string {
+	var out []string
+	for _, f := range parquet.SchemaOf(new(T)).Fields() {
+		out = append(out, f.Name())
+	}
+	return out
 }

@@ -96,7 +96,7 @@ Everything is kept under one data directory, --data.`,
 		&cobra.Group{ID: "machine", Title: "The machinery:"},
 	)
 	addGroup(root, "run", runCmd(), statusCmd(), pauseCmd(), resumeCmd(), cancelCmd(), constitutionCmd())
-	addGroup(root, "use", chatCmd(), generateCmd(), scoreCmd(), exportCmd())
+	addGroup(root, "use", chatCmd(), dataCmd(), generateCmd(), scoreCmd(), exportCmd())
 	addGroup(root, "machine", upCmd(), workerCmd(), codecCmd(), modelCmd(), doctorCmd(), repairCmd(), gcCmd(), versionCmd())
 	root.AddCommand(s3ChildCmd(), historyCmd())
 	checkArgs(root)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencharacter/opencharacter/activities"
 	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/spec"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/testenv/stack"
 )
@@ -199,6 +200,9 @@ func findDataSet(ctx context.Context, b activities.Bucket, name string) (dataSet
 	}
 	if table == activities.KindPreferences {
 		table = tableDPO
+	}
+	if err := spec.CheckRunID(id); err != nil {
+		return dataSet{}, usage(err)
 	}
 	if !both {
 		if d, err := folderSet(ctx, b, "datasets/"+name); err == nil || !errors.Is(err, store.ErrNotFound) {

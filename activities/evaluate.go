@@ -20,6 +20,9 @@ const (
 	WhichCharacter = "character"
 )
 
+// Models lists them: each has the adapters of the one before it and one more.
+func Models() []string { return []string{WhichBase, WhichDPO, WhichCharacter} }
+
 // EvaluateInput names one model of the run: the base with a stack of adapters.
 type EvaluateInput struct {
 	Plan     store.Ref    `json:"plan"`

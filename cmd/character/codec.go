@@ -78,7 +78,8 @@ func newKeyCmd() *cobra.Command {
 		Long: `Make a key file with one random key, for the owner's eyes only. On a file that is there a new key is put on top: it
 encrypts from then on, the older ones still decrypt. Give the changed file to every worker and client, then restart
 the workers; take an old line away when no run needs it any more.`,
-		Args: cobra.ExactArgs(1),
+		Example: "  character codec new-key keys.txt",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if id == "" {
 				id = "key-" + time.Now().UTC().Format("20060102-150405")

@@ -2,8 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -28,13 +32,20 @@ func (f *modelFlags) addWeights(c *cobra.Command) {
 	c.Flags().StringVar(&f.weights, "weights", "bf16", "bf16, or quantized: the GGUF file's own Q4 or Q8 blocks; quicker for one row at a time")
 }
 
-// load checks the flags and opens the model.
-func (f *modelFlags) load(cmd *cobra.Command, e *env) (*activities.Loaded, []*transformer.Adapter, error) {
-	if f.weights != "" && f.weights != "bf16" && f.weights != "quantized" {
-		return nil, nil, usage(fmt.Errorf("--weights %q is not known; give bf16 or quantized", f.weights))
+// load opens the model.
+func (f *modelFlags) load(cmd *cobra.Command, e *env) (*activities.Loaded, []*transformer.Adapter, activities.Record, error) {
+	return activities.OpenRunModel(cmd.Context(), e.store, hubOptions(cmd), f.id, f.which, f.weights)
+}
+
+// named takes the run from the argument or from --id, and checks the flags.
+func (f *modelFlags) named(args []string) error {
+	if len(args) == 1 {
+		if f.id != "" && f.id != args[0] {
+			return usage(fmt.Errorf("the argument names run %s and --id run %s: give one", args[0], f.id))
+		}
+		f.id = args[0]
 	}
-	m, stack, _, err := activities.OpenRunModel(cmd.Context(), e.store, hubOptions(cmd), f.id, f.which, f.weights)
-	return m, stack, err
+	return f.check()
 }
 
 func (f *modelFlags) check() error {
@@ -43,6 +54,12 @@ func (f *modelFlags) check() error {
 	}
 	if f.in == "" {
 		return usage(fmt.Errorf("--in is missing: name a JSONL file"))
+	}
+	if w := f.weights; w != "" && w != "bf16" && w != "quantized" {
+		return usage(fmt.Errorf("--weights %q is not known; give bf16 or quantized", w))
+	}
+	if !slices.Contains(activities.Models(), f.which) {
+		return usage(fmt.Errorf("--model %q is not one of a run's models; give %s", f.which, strings.Join(activities.Models(), ", ")))
 	}
 	return nil
 }
@@ -60,6 +77,26 @@ func (f *samplingFlags) add(c *cobra.Command, temperature float64, maxTokens int
 	c.Flags().Float64Var(&f.penalty, "repetition-penalty", 1.1, "1 = off")
 	c.Flags().IntVar(&f.max, "max-tokens", maxTokens, "most new tokens an answer")
 	c.Flags().Uint64Var(&f.seed, "seed", 1, "same seed, same answers")
+}
+
+// check refuses what no sampler can do, before anything is loaded.
+func (f *samplingFlags) check() error {
+	bad := func(flag string, v any, want string) error {
+		return usage(fmt.Errorf("--%s %v is impossible; give %s", flag, v, want))
+	}
+	switch {
+	case !(f.temperature >= 0) || math.IsInf(f.temperature, 1):
+		return bad("temperature", f.temperature, "0 (greedy) or more, such as 0.7")
+	case !(f.topP >= 0 && f.topP <= 1):
+		return bad("top-p", f.topP, "0 to 1 (1 = off)")
+	case f.topK < 0:
+		return bad("top-k", f.topK, "0 (off) or more")
+	case !(f.penalty >= 0) || math.IsInf(f.penalty, 1):
+		return bad("repetition-penalty", f.penalty, "0 or more (1 = off)")
+	case f.max < 0:
+		return bad("max-tokens", f.max, "0 (up to the model's context) or more")
+	}
+	return nil
 }
 
 func (f *samplingFlags) params(m *activities.Loaded) sample.Params {
@@ -85,7 +122,7 @@ In: JSONL rows {"prompt": ...} or {"messages": [{"role", "content"}, ...]}. Out:
 		Example: `  character generate --id captain --model character --in prompts.jsonl --out answers.jsonl --temperature 0 --max-tokens 64`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := f.check(); err != nil {
+			if err := errors.Join(f.check(), s.check()); err != nil {
 				return err
 			}
 			rows, err := readRows(f.in, false)
@@ -97,7 +134,7 @@ In: JSONL rows {"prompt": ...} or {"messages": [{"role", "content"}, ...]}. Out:
 				return err
 			}
 			defer e.close()
-			m, stack, err := f.load(cmd, e)
+			m, stack, _, err := f.load(cmd, e)
 			if err != nil {
 				return err
 			}
@@ -158,7 +195,7 @@ log-prob summed over the response's tokens and its end token, and how many those
 				return err
 			}
 			defer e.close()
-			m, stack, err := f.load(cmd, e)
+			m, stack, _, err := f.load(cmd, e)
 			if err != nil {
 				return err
 			}

@@ -95,11 +95,12 @@ Everything is kept under one data directory, --data.`,
 		&cobra.Group{ID: "use", Title: "Use what was trained:"},
 		&cobra.Group{ID: "machine", Title: "The machinery:"},
 	)
-	addGroup(root, "run", runCmd(), statusCmd(), pauseCmd(), resumeCmd(), cancelCmd(), constitutionCmd())
-	addGroup(root, "use", chatCmd(), serveCmd(), generateCmd(), scoreCmd(), exportCmd())
-	addGroup(root, "machine", upCmd(), workerCmd(), codecCmd(), modelCmd(), doctorCmd(), repairCmd(), gcCmd(), versionCmd())
+	addGroup(root, "run", runCmd(), planCmd(), statusCmd(), pauseCmd(), resumeCmd(), cancelCmd(), runsCmd(), constitutionCmd())
+	addGroup(root, "use", chatCmd(), serveCmd(), dataCmd(), generateCmd(), scoreCmd(), exportCmd())
+	addGroup(root, "machine", upCmd(), workerCmd(), codecCmd(), modelCmd(), doctorCmd(), repairCmd(), gcCmd(), completionCmd(), versionCmd())
 	root.AddCommand(s3ChildCmd(), historyCmd())
 	checkArgs(root)
+	addCompletion(root)
 	return root
 }
 

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"path/filepath"
 
 	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/lm/chat"
@@ -112,22 +113,55 @@ func parseRows(b []byte, path string, wantResponse bool) ([]inputRow, error) {
 	return rows, nil
 }
 
-// writeRows writes JSONL to a new file, whole or not at all; "-" or "" is standard output.
+// writeRows writes JSONL to a file, whole or not at all; "-" or "" is standard output.
 func writeRows[T any](path string, out io.Writer, rows []T) error {
+	b, err := jsonLines(rows)
+	if err != nil {
+		return err
+	}
+	if path == "" || path == "-" {
+		_, err := out.Write(b)
+		return err
+	}
+	if err := os.WriteFile(path+".new", b, 0o644); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	return os.Rename(path+".new", path)
+}
+
+// jsonLines writes one JSON value a line.
+func jsonLines[T any](rows []T) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	for _, r := range rows {
 		if err := e.Encode(r); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if path == "" || path == "-" {
-		_, err := out.Write(b.Bytes())
-		return err
+	return b.Bytes(), nil
+}
+
+// writeNew writes a file that is not there yet, whole or not at all.
+func writeNew(path string, b []byte) (err error) {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s is there already: name another file, or remove it", path)
 	}
-	if err := os.WriteFile(path+".new", b.Bytes(), 0o644); err != nil {
-		return fmt.Errorf("--out: %w", err)
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".partial-")
+	if err != nil {
+		return fmt.Errorf("write %s: %w; name a file in a folder that exists", path, err)
 	}
-	return os.Rename(path+".new", path)
+	defer func() {
+		if rerr := os.Remove(f.Name()); !errors.Is(rerr, os.ErrNotExist) { // it has its name, or is left over
+			err = errors.Join(err, rerr)
+		}
+	}()
+	_, werr := f.Write(b)
+	if err := errors.Join(werr, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
 }

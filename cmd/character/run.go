@@ -60,17 +60,22 @@ directory yet, this command starts everything in its own process; an unfinished 
 			return run(cmd, name, f)
 		},
 	}
-	c.Flags().StringVar(&f.preset, "preset", "", "demo (default), paper-scale or published")
+	f.addSpec(c)
 	c.Flags().StringVar(&f.id, "id", "", "name of the run (default: the character's name)")
+	c.Flags().DurationVar(&f.stall, "stall", 0, cluster.StallUsage+"; for the worker that this command starts")
+	c.Flags().BoolVar(&f.detach, "detach", false, "start the run and return (needs a running `character up`)")
+	return c
+}
+
+// addSpec adds the flags that shape a run.
+func (f *runFlags) addSpec(c *cobra.Command) {
+	c.Flags().StringVar(&f.preset, "preset", "", "demo (default), paper-scale or published")
 	c.Flags().StringVar(&f.model, "model", "", "a known model's name, a .gguf file or a folder with config.json and safetensors")
 	c.Flags().StringArrayVar(&f.set, "set", nil, "set one field of the spec, e.g. --set preferences.pairs=200 (repeatable)")
 	c.Flags().StringVar(&f.prompts, "prompts", "", "file with your own prompts, one a line or JSONL {\"prompt\": ...}")
 	c.Flags().StringVar(&f.recorded, "recorded", "", "file with recorded answers, JSONL {\"prompt\": ..., \"chosen\": ...}: they measure the gain, and teach with --set teacher=recorded")
 	c.Flags().StringVar(&f.pairs, "pairs", "", "train DPO on your own rows, JSONL or Parquet with prompt, chosen, rejected (docs/exports.md), instead of generating pairs")
 	c.Flags().StringVar(&f.introspection, "introspection", "", "train SFT on your own rows, JSONL {\"prompt\", \"reflection\"} or {\"prompt\", \"turns\"}, instead of generating them")
-	c.Flags().DurationVar(&f.stall, "stall", 0, cluster.StallUsage+"; for the worker that this command starts")
-	c.Flags().BoolVar(&f.detach, "detach", false, "start the run and return (needs a running `character up`)")
-	return c
 }
 
 var idRule = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)

@@ -190,7 +190,7 @@ func printRuns(out io.Writer, runs []runStatus) error {
 
 // controlCmd makes pause, resume and cancel.
 func controlCmd(name, short, long string, do func(ctx context.Context, c client.Client, id string) error) *cobra.Command {
-	return &cobra.Command{Use: name + " ID", Short: short, Long: long, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+	return &cobra.Command{Use: name + " ID", Short: short, Long: long, Example: "  character " + name + " captain", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		e, err := openRunning(cmd)
 		if err != nil {
 			return err

@@ -40,7 +40,7 @@ var imports = map[string]string{
 	"lm/train":                          "lm/safetensors lm/transformer tensor",
 	"dataset":                           "store",
 	"activities":                        "constitution dataset heartbeat lm/chat lm/gguf lm/hub lm/sample lm/tokenizer lm/train lm/transformer permit report spec store teacher tensor",
-	"workflows":                         "activities store",
+	"workflows":                         "activities spec store",
 	"workers":                           "activities heartbeat lm/hub permit store workflows",
 	"testenv/s3server":                  "",
 	"testenv/temporalserver":            "",
@@ -71,7 +71,7 @@ var serverImporters = []string{"testenv/temporalserver"}
 
 // workflowImports is what else package workflows may import: workflowcheck does not see os.Getenv, math/rand/v2 or
 // uuid.New; this list does.
-const workflowImports = "bytes encoding/json errors fmt slices strings time go.temporal.io/api/enums/v1 go.temporal.io/sdk/temporal go.temporal.io/sdk/workflow"
+const workflowImports = "bytes encoding/json errors fmt math slices strconv strings time go.temporal.io/api/enums/v1 go.temporal.io/sdk/temporal go.temporal.io/sdk/workflow"
 
 // awsChain reads environment and home directory.
 const awsChain = "github.com/aws/aws-sdk-go-v2/config"

@@ -74,6 +74,7 @@ func (e *Engine) EvaluateModel(ctx context.Context, in EvaluateInput) (EvaluateO
 			return out, err
 		}
 		held, _ := splitHeldOut(p, rec)
+		held = scored(p, held)
 		var plain []Answer
 		if in.Plain != nil {
 			base, err := getJSON[Measured](ctx, e.Store, *in.Plain)

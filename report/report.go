@@ -42,7 +42,12 @@ type Data struct {
 	Interactions []Conversation
 
 	Spec []byte // resolved spec, JSON
+	// Adjusted is what was changed in the spec while the run went.
+	Adjusted []Adjusted
 }
+
+// Adjusted is one field of the spec that an update changed.
+type Adjusted struct{ Key, From, To, At, By, Counts string }
 
 // Fact is one line of a name-value list.
 type Fact struct{ Name, Value string }

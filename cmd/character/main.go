@@ -95,7 +95,7 @@ Everything is kept under one data directory, --data.`,
 		&cobra.Group{ID: "use", Title: "Use what was trained:"},
 		&cobra.Group{ID: "machine", Title: "The machinery:"},
 	)
-	addGroup(root, "run", runCmd(), statusCmd(), pauseCmd(), resumeCmd(), cancelCmd(), constitutionCmd())
+	addGroup(root, "run", runCmd(), statusCmd(), pauseCmd(), resumeCmd(), adjustCmd(), finishEarlyCmd(), cancelCmd(), constitutionCmd())
 	addGroup(root, "use", chatCmd(), generateCmd(), scoreCmd(), exportCmd())
 	addGroup(root, "machine", upCmd(), workerCmd(), codecCmd(), modelCmd(), doctorCmd(), repairCmd(), gcCmd(), versionCmd())
 	root.AddCommand(s3ChildCmd(), historyCmd())

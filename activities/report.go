@@ -67,22 +67,14 @@ func ReportData(ctx context.Context, s *store.Store, r Record, p Plan) (report.D
 
 // curves reads a training's metrics as points by name.
 func curves(ctx context.Context, s *store.Store, st Stage) (map[string][]report.Point, error) {
-	out := map[string][]report.Point{}
 	if st.Metrics == nil {
-		return out, nil
+		return map[string][]report.Point{}, nil
 	}
 	b, err := s.Get(ctx, *st.Metrics)
 	if err != nil {
 		return nil, err
 	}
-	return out, eachLine(b, func(row map[string]any) {
-		step, _ := row["step"].(float64)
-		for k, v := range row {
-			if f, ok := v.(float64); ok && k != "step" {
-				out[k] = append(out[k], report.Point{Step: int64(step), Value: f})
-			}
-		}
-	})
+	return points(b)
 }
 
 // seconds adds up a training's step times.

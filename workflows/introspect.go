@@ -39,6 +39,9 @@ func GenerateIntrospection(ctx workflow.Context, input Input) (activities.Stage,
 		{name: "interaction", what: "interactions", run: engine.Converse, target: func() int { return s.brief.Interactions }},
 	}
 	s.limits = r.limits()
+	s.rows = func() activities.Rows {
+		return activities.Rows{Reflections: r.kinds[0].chain(), Interactions: r.kinds[1].chain()}
+	}
 	s.Total = int64(s.brief.Reflections + s.brief.Interactions)
 	s.tell(ctx)
 	for seen := -1; seen != s.version && !s.finish; { // an adjustment may want more of a kind that was complete

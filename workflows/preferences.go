@@ -43,6 +43,12 @@ func GeneratePreferences(ctx workflow.Context, input Input) (activities.Stage, e
 			return nil
 		},
 	}
+	s.rows = func() (r activities.Rows) {
+		if len(w.Chains) == 2 {
+			r.Chosen, r.Rejected = ref(w.Chains[0]), ref(w.Chains[1])
+		}
+		return r
+	}
 	target, size := func() int { return s.brief.Pairs }, func() int { return s.brief.PairChunk }
 	refresh := func(ctx workflow.Context) error { return s.prompts(ctx, w, activities.KindPreferences) }
 	err = s.chunks(ctx, w, target, size, s.lanes, refresh, func(ctx workflow.Context, p *piece) error {

@@ -18,6 +18,7 @@ const (
 	QueryProgress = "progress"
 	QueryMetrics  = "metrics"
 	QueryWarnings = "warnings"
+	QueryRows     = "rows"
 	UpdatePause   = "pause"
 	UpdateResume  = "resume"
 	UpdateAdjust  = "adjust"
@@ -84,6 +85,8 @@ type stage struct {
 	closing   string // why nothing can change any more
 	answering int    // answers on their way
 	training  bool   // a segment is under way
+	// rows tells where what is made so far lies; nil = nothing is.
+	rows func() activities.Rows
 }
 
 // begin resolves the input, registers the handlers and returns the stage.
@@ -132,6 +135,14 @@ func (s *stage) handlers(ctx workflow.Context) error {
 	}
 	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryWarnings, func() ([]string, error) { return s.Warnings, nil },
 		workflow.QueryHandlerOptions{Description: "What looks wrong, computed after chapter 14 of the tutorial"}); err != nil {
+		return err
+	}
+	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryRows, func() (activities.Rows, error) {
+		if s.rows == nil {
+			return activities.Rows{}, nil
+		}
+		return s.rows(), nil
+	}, workflow.QueryHandlerOptions{Description: "Where the rows and checkpoints made so far lie in the bucket, dropped rows included"}); err != nil {
 		return err
 	}
 	if err := pauseUpdates(ctx, &s.paused, func(ctx workflow.Context) { s.show(ctx) }); err != nil {

@@ -59,6 +59,7 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 		t.Key = in.Continued.Stream
 	}
 	s.limits = s.trainingLimits()
+	s.rows = func() activities.Rows { return activities.Rows{Training: t.Key} }
 	s.Step = "tokenise"
 	s.tell(ctx)
 	var prep activities.PrepareOutput

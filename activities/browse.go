@@ -47,6 +47,9 @@ const beyond = "beyond the target"
 // Table is the rows of one kind. It grows with its stage: [Table.Follow] reads what is new.
 type Table struct {
 	Rows  []Row
+	// Resets counts how often the rows turned out to be others: a run was started again under the same id.
+	Resets int
+
 	heads [2]string // newest nodes that are read
 	final bool
 }
@@ -119,7 +122,7 @@ func follow[T any](ctx context.Context, s *store.Store, t *Table, last *store.Re
 		return err
 	}
 	if !met {
-		t.Rows = nil
+		t.Rows, t.Resets = nil, t.Resets+1
 	}
 	for _, n := range nodes {
 		rows, err := dataset.ReadParts[T](ctx, s, []store.Ref{n.Part})
@@ -163,7 +166,7 @@ func (t *Table) pairs(ctx context.Context, s *store.Store, at Rows) error {
 			return err
 		}
 		if !met {
-			t.Rows = nil
+			t.Rows, t.Resets = nil, t.Resets+1
 		}
 		for _, n := range nodes {
 			rows, err := dataset.ReadParts[dataset.Response](ctx, s, []store.Ref{n.Part})

@@ -34,6 +34,7 @@ type table struct {
 	mu sync.Mutex
 	activities.Table
 	folded []string
+	resets int
 }
 
 func (t *tables) get(key string) *table {
@@ -152,8 +153,8 @@ func (s *server) rows(w http.ResponseWriter, r *http.Request) {
 
 // answer picks a page. A page beyond the last is the last.
 func (t *table) answer(ask question) Answer {
-	if len(t.folded) > len(t.Rows) {
-		t.folded = nil
+	if t.resets != t.Resets {
+		t.folded, t.resets = nil, t.Resets
 	}
 	for i := len(t.folded); i < len(t.Rows); i++ {
 		t.folded = append(t.folded, t.Rows[i].Folded())

@@ -243,3 +243,37 @@ func (r *run) endedEarly(ctx workflow.Context) error {
 	}
 	return nil
 }
+
+// passPause tells the running stage that the run is paused, or is not any more.
+func (r *run) passPause(ctx workflow.Context) {
+	// A pause must not be lost on a child that is about to start.
+	if err := workflow.Await(ctx, func() bool { return r.child == "" || r.up }); err == nil && r.child != "" {
+		_ = workflow.SignalExternalWorkflow(ctx, r.child, "", signalPause, r.paused).Get(ctx, nil) // a child that just ended needs none
+	}
+	r.show(ctx)
+}
+
+// pauseSignals hears pause and resume as signals too: tctl cannot send updates.
+func (r *run) pauseSignals(ctx workflow.Context) {
+	for _, x := range []struct {
+		name, what string
+		to         bool
+	}{{UpdatePause, "The update pause, for clients that cannot send updates", true}, {UpdateResume, "The update resume, for clients that cannot send updates", false}} {
+		ch := workflow.GetSignalChannelWithOptions(ctx, x.name, workflow.SignalChannelOptions{Description: x.what})
+		r.signals = append(r.signals, pauseSignal{ch, x.to})
+		workflow.Go(ctx, func(ctx workflow.Context) {
+			for ch.Receive(ctx, nil) {
+				if r.paused != x.to {
+					r.paused = x.to
+					r.passPause(ctx)
+				}
+			}
+		})
+	}
+}
+
+// pauseSignal is a channel and what its signals set paused to.
+type pauseSignal struct {
+	ch workflow.ReceiveChannel
+	to bool
+}

@@ -103,6 +103,11 @@ func (r *run) goOn(ctx workflow.Context) error {
 		for r.reports.ReceiveAsync(&p) {
 			r.hear(ctx, p)
 		}
+		for _, s := range r.signals {
+			for s.ch.ReceiveAsync(nil) {
+				r.paused = s.to
+			}
+		}
 	}); err != nil {
 		return err
 	}

@@ -54,6 +54,7 @@ type run struct {
 	adjusting, recording workflow.Mutex
 	answers              map[string]answer // by update
 	endings              workflow.ReceiveChannel
+	signals              []pauseSignal
 }
 
 // CharacterTraining is the whole: {"constitution":"captain"} is a complete input.
@@ -234,16 +235,10 @@ func (r *run) handlers(ctx workflow.Context) error {
 		workflow.QueryHandlerOptions{Description: "What looks wrong in any stage"}); err != nil {
 		return err
 	}
-	err := pauseUpdates(ctx, &r.paused, func(ctx workflow.Context) {
-		// A pause must not be lost on a child that is about to start.
-		if err := workflow.Await(ctx, func() bool { return r.child == "" || r.up }); err == nil && r.child != "" {
-			_ = workflow.SignalExternalWorkflow(ctx, r.child, "", signalPause, r.paused).Get(ctx, nil) // a child that just ended needs none
-		}
-		r.show(ctx)
-	})
-	if err != nil {
+	if err := pauseUpdates(ctx, &r.paused, r.passPause); err != nil {
 		return err
 	}
+	r.pauseSignals(ctx)
 	if err := r.controls(ctx); err != nil {
 		return err
 	}

@@ -259,7 +259,11 @@ func (r *run) handlers(ctx workflow.Context) error {
 // hear takes a stage's report. Signals can overtake each other and the child's end: only the last words of an ended
 // stage count.
 func (r *run) hear(ctx workflow.Context, p StageProgress) {
-	if i := r.index(p.Name); i >= 0 && !ended(r.Stages[i].State) {
+	i := r.index(p.Name)
+	if i >= 0 && p.Told > 0 && p.Told < r.Stages[i].Told && p.Workflow == r.Stages[i].Workflow {
+		return // a later one was faster
+	}
+	if i >= 0 && !ended(r.Stages[i].State) {
 		r.Stages[i] = p
 		r.show(ctx)
 	} else if i >= 0 && ended(p.State) {

@@ -61,6 +61,7 @@ type StageProgress struct {
 	Step     string             `json:"step,omitempty"` // what it does now
 	Said     []string           `json:"said,omitempty"` // by activities: checkpoint fallbacks, kernel changes, left-out messages
 	Warnings []string           `json:"warnings,omitempty"`
+	Told     int                `json:"told,omitempty"` // counts the stage's reports: signals overtake each other
 }
 
 // stage is one stage workflow's state.
@@ -235,6 +236,7 @@ func (s *stage) tell(ctx workflow.Context) {
 	s.Warnings = append(slices.Clone(s.Said), warnings(s.StageProgress)...)
 	s.show(ctx)
 	s.told++
+	s.Told = s.told
 	if s.parent != "" && (heard(s.told) || s.State != s.heard) {
 		s.heard = s.State
 		_ = workflow.SignalExternalWorkflow(ctx, s.parent, "", signalStage, s.StageProgress) // a parent that is gone needs no news

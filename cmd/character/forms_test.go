@@ -287,7 +287,7 @@ func (f *forms) schedule(m *machine) {
 // batch starts many constitutions at once, as the loop in docs/control.md does.
 func (f *forms) batch(m *machine) {
 	f.t.Helper()
-	names := []string{"sarcastic", "humorous"}
+	names := []string{"sarcastic", "poet"}
 	for _, name := range names {
 		in, err := spec.Set([]byte(m.tinyInput()), "constitution", name)
 		if err != nil {
@@ -298,7 +298,7 @@ func (f *forms) batch(m *machine) {
 	for _, name := range names {
 		m.waitFor(name, "the end of "+name, func(s runState) bool { return s.State == "completed" })
 	}
-	for i := 0; f.count(`WorkflowType="CharacterTraining" AND CharacterOutcome="completed" AND CharacterConstitution IN ("sarcastic","humorous")`) != 2; i++ {
+	for i := 0; f.count(`WorkflowType="CharacterTraining" AND CharacterOutcome="completed" AND CharacterConstitution IN ("sarcastic","poet")`) != 2; i++ {
 		if i == 100 {
 			f.t.Fatal("the list view does not have both")
 		}

@@ -41,8 +41,9 @@ var imports = map[string]string{
 	"lm/train":                          "lm/safetensors lm/transformer tensor",
 	"dataset":                           "store",
 	"activities":                        "constitution dataset heartbeat lm/chat lm/export lm/gguf lm/hub lm/sample lm/tokenizer lm/train lm/transformer permit report spec store teacher tensor",
-	"workflows":                         "activities store",
+	"workflows":                         "activities spec store",
 	"workers":                           "activities heartbeat lm/hub permit store workflows",
+	"live":                              "activities report spec store workflows",
 	"testenv/s3server":                  "",
 	"testenv/temporalserver":            "",
 	"testenv/teacher":                   "",
@@ -54,7 +55,7 @@ var imports = map[string]string{
 	"testenv/hostile":                   "",
 	"testenv/wallclock":                 "",
 	"serve":                             "lm/chat lm/sample lm/tokenizer lm/transformer",
-	"cmd/character":                     "activities cmd/internal/cluster cmd/internal/columns cmd/internal/estimate codec constitution dataset lm/chat lm/hub lm/sample lm/tokenizer lm/train lm/transformer permit serve spec store tensor testenv/s3server testenv/stack workers workflows",
+	"cmd/character":                     "activities cmd/internal/cluster cmd/internal/columns cmd/internal/estimate codec constitution dataset live lm/chat lm/hub lm/sample lm/tokenizer lm/train lm/transformer permit serve spec store tensor testenv/s3server testenv/stack workers workflows",
 	"cmd/character-worker":              "cmd/internal/cluster lm/hub store tensor workers",
 	"cmd/internal/cluster":              "codec permit spec store",
 	"cmd/internal/columns":              "",
@@ -75,7 +76,7 @@ var serverImporters = []string{"testenv/temporalserver"}
 
 // workflowImports is what else package workflows may import: workflowcheck does not see os.Getenv, math/rand/v2 or
 // uuid.New; this list does.
-const workflowImports = "bytes encoding/json errors fmt slices strings time go.temporal.io/api/enums/v1 go.temporal.io/sdk/temporal go.temporal.io/sdk/workflow"
+const workflowImports = "bytes encoding/json errors fmt math slices strconv strings time go.temporal.io/api/enums/v1 go.temporal.io/sdk/temporal go.temporal.io/sdk/workflow"
 
 // awsChain reads environment and home directory.
 const awsChain = "github.com/aws/aws-sdk-go-v2/config"

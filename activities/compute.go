@@ -274,6 +274,7 @@ func NewTrainer(p Plan, kind string, m *Loaded, frozen []*transformer.Adapter, r
 // base, which makes them.
 func Measure(ctx context.Context, p Plan, m *Loaded, ws *transformer.Workspace, stack []*transformer.Adapter, which string, c *constitution.Constitution, rec []constitution.Example, plain []Answer) (Measured, error) {
 	held, _ := splitHeldOut(p, rec)
+	held = scored(p, held)
 	v := evaluator{m: m, ws: ws, stack: stack, plan: p, live: &progress{}, did: func(string) {}}
 	return v.measure(ctx, which, c, held, plain)
 }

@@ -25,6 +25,8 @@ type Data struct {
 	Attributes func(ctx context.Context) ([]string, error)
 	// Lanes is as in [Engine].
 	Lanes func(ctx context.Context, queue string) int
+	// Report is the address under which `character up` serves reports; "" = nobody does.
+	Report string
 
 	collectors collectors
 }
@@ -50,6 +52,10 @@ type Brief struct {
 	// The user gave these rows: nothing is generated.
 	OwnPairs         bool `json:"own_pairs,omitempty"`
 	OwnIntrospection bool `json:"own_introspection,omitempty"`
+	// Spec is where the resolved spec lies as an object of its own: what counts, adjustments included.
+	Spec string `json:"spec,omitempty"`
+	// Report is the address of the live report of all runs; "" where nobody serves it.
+	Report string `json:"report,omitempty"`
 	// Attributes are the search attributes that the cluster knows.
 	Attributes []string `json:"attributes,omitempty"`
 }
@@ -121,17 +127,7 @@ func (d *Data) ResolveSpec(ctx context.Context, in ResolveInput) (Brief, error) 
 		return Brief{}, fatal(BadInput, fmt.Errorf("spec: teacher recorded has %d answers for %q, but preferences.min_pairs %d and evaluation.held_out %d need %d; name a larger file in teacher_options.file or choose another teacher",
 			len(rec), c.Name, s.Preferences.MinPairs, s.Evaluation.HeldOut, s.Evaluation.HeldOut+s.Preferences.MinPairs))
 	}
-	out := Brief{Constitution: c.Name, Preset: s.Preset, Model: s.Model, Teacher: s.Teacher, Pairs: s.Preferences.Pairs, PairChunk: s.Preferences.Chunk,
-		Reflections: s.Introspection.Reflections, Interactions: s.Introspection.Interactions, Chunk: s.Introspection.Chunk, OwnPairs: p.Pairs != nil, OwnIntrospection: p.Talks != nil, SegmentSeconds: max(s.DPO.SegmentSeconds, s.SFT.SegmentSeconds)}
-	if out.Plan, err = putJSON(ctx, d.Store, "plans", p); err != nil {
-		return Brief{}, err
-	}
-	if d.Attributes != nil {
-		if out.Attributes, err = d.Attributes(ctx); err != nil {
-			return Brief{}, fmt.Errorf("list search attributes: %w", err)
-		}
-	}
-	return out, nil
+	return brief(ctx, d, p)
 }
 
 func (d *Data) loadConstitution(ctx context.Context, value string) (*constitution.Constitution, error) {

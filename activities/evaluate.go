@@ -20,8 +20,8 @@ const (
 	WhichCharacter = "character"
 )
 
-// Models lists them: each has the adapters of the one before it and one more.
-func Models() []string { return []string{WhichBase, WhichDPO, WhichCharacter} }
+// WhichModels lists them: each has the adapters of the one before it and one more.
+func WhichModels() []string { return []string{WhichBase, WhichDPO, WhichCharacter} }
 
 // EvaluateInput names one model of the run: the base with a stack of adapters.
 type EvaluateInput struct {
@@ -77,6 +77,7 @@ func (e *Engine) EvaluateModel(ctx context.Context, in EvaluateInput) (EvaluateO
 			return out, err
 		}
 		held, _ := splitHeldOut(p, rec)
+		held = scored(p, held)
 		var plain []Answer
 		if in.Plain != nil {
 			base, err := getJSON[Measured](ctx, e.Store, *in.Plain)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"go.temporal.io/sdk/activity"
 
@@ -18,8 +19,18 @@ type Record struct {
 	Error  string    `json:"error,omitempty"`
 	Plan   store.Ref `json:"plan"`
 	Stages []Stage   `json:"stages"`
+	// Spec is the key of the resolved spec; Adjusted is what was changed in it since the run began.
+	Spec     string       `json:"spec,omitempty"`
+	Adjusted []Adjustment `json:"adjusted,omitempty"`
 	// Warnings are what looked wrong, computed while the run went.
 	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Adjustment is one field of the spec that was changed while the run went on.
+type Adjustment struct {
+	spec.Change
+	At time.Time `json:"at"`
+	By string    `json:"by"` // the update that asked for it
 }
 
 func runStream(id string) string { return "runs/" + id }

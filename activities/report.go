@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/report"
@@ -30,6 +31,9 @@ func ReportData(ctx context.Context, s *store.Store, r Record, p Plan) (report.D
 		d.Teacher = append(d.Teacher, report.Fact{Name: "model", Value: p.Teacher.Name}, report.Fact{Name: "sha256", Value: p.Teacher.SHA256})
 	case "openai":
 		d.Teacher = append(d.Teacher, report.Fact{Name: "model", Value: p.Spec.TeacherOptions.Model}, report.Fact{Name: "endpoint", Value: p.Spec.TeacherOptions.BaseURL})
+	}
+	for _, a := range r.Adjusted {
+		d.Adjusted = append(d.Adjusted, report.Adjusted{Key: a.Key, From: string(a.From), To: string(a.To), At: a.At.UTC().Format(time.RFC3339), By: a.By, Counts: a.Counts})
 	}
 	for _, kind := range []string{KindPreferences, KindDPO, KindIntrospection, KindSFT, KindEvaluation} {
 		st, ok := r.Stage(kind)
@@ -63,22 +67,14 @@ func ReportData(ctx context.Context, s *store.Store, r Record, p Plan) (report.D
 
 // curves reads a training's metrics as points by name.
 func curves(ctx context.Context, s *store.Store, st Stage) (map[string][]report.Point, error) {
-	out := map[string][]report.Point{}
 	if st.Metrics == nil {
-		return out, nil
+		return map[string][]report.Point{}, nil
 	}
 	b, err := s.Get(ctx, *st.Metrics)
 	if err != nil {
 		return nil, err
 	}
-	return out, eachLine(b, func(row map[string]any) {
-		step, _ := row["step"].(float64)
-		for k, v := range row {
-			if f, ok := v.(float64); ok && k != "step" {
-				out[k] = append(out[k], report.Point{Step: int64(step), Value: f})
-			}
-		}
-	})
+	return points(b)
 }
 
 // seconds adds up a training's step times.

@@ -252,7 +252,7 @@ func (e *Engine) prepare(ctx context.Context, in TrainInput) (PrepareOutput, err
 	if r.len() == 0 {
 		return PrepareOutput{}, fatal(StageFailed, fmt.Errorf("%s: no row is left to train on; dropped: %v; raise %s.max_length %d", in.Kind, r.dropped, in.Kind, t.MaxLength))
 	}
-	return PrepareOutput{Rows: r.len(), Kept: r.kept, EarlyMessages: r.turns, Steps: trainOptions(in.Kind, t, p.Spec.Seed, r.len()).Steps(r.len()), Tokens: r.tokens, Dropped: counts(r.dropped)}, nil
+	return PrepareOutput{Rows: r.len(), Kept: r.kept, EarlyMessages: r.turns, Steps: steps(t, trainOptions(in.Kind, t, p.Spec.Seed, r.len()).Steps(r.len())), Tokens: r.tokens, Dropped: counts(r.dropped)}, nil
 }
 
 // trainOptions maps the spec's names to the trainer's.

@@ -104,7 +104,7 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 		return SegmentOutput{}, err
 	}
 	base := tr.Step()
-	out := SegmentOutput{Total: o.Steps(rows.len()), Changed: changed}
+	out := SegmentOutput{Total: steps(t, o.Steps(rows.len())), Changed: changed}
 	stop := func() bool {
 		return ctx.Err() != nil || time.Since(start) > time.Duration(t.SegmentSeconds)*time.Second || (t.SegmentSteps > 0 && tr.Step()-base >= t.SegmentSteps)
 	}
@@ -165,7 +165,7 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 			return SegmentOutput{}, fmt.Errorf("commit checkpoint at step %d: %w", tr.Step(), err)
 		}
 	}
-	out.Step, out.Done, out.Seconds = tr.Step(), tr.Step() == out.Total, time.Since(start).Seconds()
+	out.Step, out.Done, out.Seconds = tr.Step(), tr.Step() >= out.Total, time.Since(start).Seconds()
 	if out.Done {
 		out.Adapter = &AdapterRef{Files: map[string]store.Ref{}}
 		for _, name := range []string{"adapter_config.json", "adapter_model.safetensors"} {

@@ -42,7 +42,12 @@ type Data struct {
 	Interactions []Conversation
 
 	Spec []byte // resolved spec, JSON
+	// Adjusted is what was changed in the spec while the run went.
+	Adjusted []Adjusted
 }
+
+// Adjusted is one field of the spec that an update changed.
+type Adjusted struct{ Key, From, To, At, By, Counts string }
 
 // Fact is one line of a name-value list.
 type Fact struct{ Name, Value string }
@@ -105,8 +110,19 @@ type Turn struct{ Speaker, Text string }
 //go:embed page.html
 var pageText string
 
+//go:embed live.js
+var liveScript string
+
+// Live makes the page one that a server shows while a run goes on: it refreshes itself and lets its rows be browsed.
+type Live struct {
+	// Base is the path of this page; BASE/rows answers with rows.
+	Base string
+	// Nonce is what the answer's Content-Security-Policy allows scripts by.
+	Nonce string
+}
+
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"num": number, "signed": signed, "clock": clock, "percent": percent, "reasons": reasons, "odd": func(i int) bool { return i%2 == 1 },
+	"num": number, "signed": signed, "clock": clock, "percent": percent, "reasons": reasons, "odd": func(i int) bool { return i%2 == 1 }, "script": func() template.JS { return template.JS(liveScript) }, //nolint:gosec // our own file
 }).Parse(pageText))
 
 type view struct {
@@ -115,11 +131,17 @@ type view struct {
 	DPOPanels, SFTPanels []panel
 	SpecText             string
 	Counts               []string
+	Live                 *Live
 }
 
 // Render writes the page. It fails only when a plot cannot be drawn or w fails.
-func Render(w io.Writer, d Data) error {
-	v := view{Data: d, Headline: headline(d.HeldOut), SpecText: indent(d.Spec), Counts: counts(d.Stages)}
+func Render(w io.Writer, d Data) error { return render(w, d, nil) }
+
+// RenderLive writes the same page for a server to show while the run goes on.
+func RenderLive(w io.Writer, d Data, l Live) error { return render(w, d, &l) }
+
+func render(w io.Writer, d Data, l *Live) error {
+	v := view{Live: l, Data: d, Headline: headline(d.HeldOut), SpecText: indent(d.Spec), Counts: counts(d.Stages)}
 	var err error
 	if v.DPOPanels, err = panels(dpoPanels, d.DPO); err != nil {
 		return fmt.Errorf("report: DPO curves: %w", err)

@@ -202,6 +202,7 @@ func (s Spec) Validate() error {
 		}
 		between(field+".batch_size", float64(t.BatchSize), 1, 65536)
 		between(field+".epochs", float64(t.Epochs), 1, 1000)
+		between(field+".steps", float64(t.Steps), 0, 1e9)
 		between(field+".max_length", float64(t.MaxLength), 16, 1<<20)
 		between(field+".micro_tokens", float64(t.MicroTokens), 16, 1<<22)
 		between(field+".segment_seconds", float64(t.SegmentSeconds), 1, 86400)
@@ -232,6 +233,7 @@ func (s Spec) Validate() error {
 	sampling("introspection.interaction", i.Interaction)
 	filter("introspection.filter", i.Filter)
 	between("evaluation.held_out", float64(s.Evaluation.HeldOut), 0, 1e5)
+	between("evaluation.scored", float64(s.Evaluation.Scored), 0, 1e5)
 	sampling("evaluation.sampling", s.Evaluation.Sampling)
 	if len(s.Evaluation.Prompts) > 200 {
 		bad("evaluation.prompts", len(s.Evaluation.Prompts), "at most 200")

@@ -119,7 +119,9 @@ type Training struct {
 	WeightDecay float64 `json:"weight_decay"`
 	BatchSize   int     `json:"batch_size"`
 	Epochs      int     `json:"epochs"`
-	MaxLength   int     `json:"max_length"`
+	// Steps ends the training after so many steps of the schedule that the epochs make; 0 = all of them.
+	Steps     int `json:"steps,omitempty"`
+	MaxLength int `json:"max_length"`
 	// MicroTokens bounds the tokens of one forward pass; it changes memory, never a bit of the result.
 	MicroTokens int `json:"micro_tokens"`
 	// SegmentSeconds is how long one activity trains before it commits a checkpoint.
@@ -148,7 +150,9 @@ type Introspection struct {
 
 // Evaluation shapes what is measured after training.
 type Evaluation struct {
-	HeldOut  int      `json:"held_out"`
+	HeldOut int `json:"held_out"`
+	// Scored bounds how many of the held-out answers are scored; 0 = all of them.
+	Scored   int      `json:"scored,omitempty"`
 	Sampling Sampling `json:"sampling"`
 	Prompts  []string `json:"prompts"`
 }

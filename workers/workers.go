@@ -60,6 +60,8 @@ type Options struct {
 	StickyWait time.Duration
 	// Deployment makes the workers versioned; the zero value is not.
 	Deployment Deployment
+	// Report is the address under which live reports are served, for the links in runs' details; "" = none.
+	Report string
 	// Fatal is told when a worker cannot go on (its namespace is gone, its credentials are refused); nil tells nobody.
 	Fatal func(error)
 	// StopTimeout is how long a stopping worker may take to commit what it has; 0 is 30 s.
@@ -108,7 +110,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			for _, f := range []any{workflows.CharacterTraining, workflows.GeneratePreferences, workflows.TrainAdapter, workflows.GenerateIntrospection, workflows.EvaluateCharacter} {
 				w.RegisterWorkflow(f)
 			}
-			w.RegisterActivity(&activities.Data{Store: o.Store, Lanes: count, Attributes: func(ctx context.Context) ([]string, error) {
+			w.RegisterActivity(&activities.Data{Store: o.Store, Lanes: count, Report: o.Report, Attributes: func(ctx context.Context) ([]string, error) {
 				return attributes(ctx, c, o.Namespace)
 			}})
 			out = append(out, &watching{Worker: w, w: &watcher{c: c, namespace: o.Namespace, identity: o.Identity, held: own}})

@@ -22,6 +22,11 @@ type Continued struct {
 	Work      map[string]*Work `json:"work,omitempty"`      // of a generation or a scoring, by the kind of rows
 	Progress  StageProgress    `json:"progress"`
 	Told      int              `json:"told"`
+	// Stream names the training's checkpoints, also after an adjustment has given the stage another key.
+	Stream string           `json:"stream,omitempty"`
+	Finish bool             `json:"finish,omitempty"` // end early, asked for by update Asked
+	Asked  string           `json:"asked,omitempty"`
+	Sizes  activities.Sizes `json:"sizes"`
 }
 
 // restore takes over what the history before left.
@@ -30,6 +35,7 @@ func (s *stage) restore(c *Continued) {
 		return
 	}
 	s.StageProgress, s.told, s.heard = c.Progress, c.Told, c.Progress.State
+	s.finish, s.asked, s.sizes = c.Finish, c.Asked, c.Sizes
 }
 
 // goOn ends this history and starts the next with what the stage must keep. Nobody who follows the stage notices: the
@@ -41,8 +47,17 @@ func (s *stage) goOn(ctx workflow.Context, in StageInput, self any, c Continued)
 	}); err != nil {
 		return err
 	}
+	var a ask
+	for s.asks.ReceiveAsync(&a) {
+		s.take(ctx, a)
+		a = ask{}
+	}
+	if err := workflow.Await(ctx, func() bool { return s.answering == 0 }); err != nil { // one that is not delivered now is lost
+		return err
+	}
 	in.Brief, in.Paused = &s.brief, s.paused
 	c.Progress, c.Told = s.StageProgress, s.told
+	c.Finish, c.Asked, c.Sizes = s.finish, s.asked, s.sizes
 	in.Continued = &c
 	raw, err := json.Marshal(in)
 	if err != nil {
@@ -65,6 +80,8 @@ type ContinuedRun struct {
 	Paused bool               `json:"paused,omitempty"`
 	Stages []StageProgress    `json:"stages"`
 	Done   []activities.Stage `json:"done"`
+	// Adjusted is what was changed so far.
+	Adjusted []activities.Adjustment `json:"adjusted,omitempty"`
 }
 
 // continuedRun reads what an earlier history of the run left, nil when this is its first. Unknown fields and all else
@@ -86,10 +103,15 @@ func (r *run) goOn(ctx workflow.Context) error {
 		for r.reports.ReceiveAsync(&p) {
 			r.hear(ctx, p)
 		}
+		for _, s := range r.signals {
+			for s.ch.ReceiveAsync(nil) {
+				r.paused = s.to
+			}
+		}
 	}); err != nil {
 		return err
 	}
-	raw, err := json.Marshal(map[string]any{"continued": ContinuedRun{Brief: r.brief, Paused: r.paused, Stages: r.Stages, Done: r.done}})
+	raw, err := json.Marshal(map[string]any{"continued": ContinuedRun{Brief: r.brief, Paused: r.paused, Stages: r.Stages, Done: r.done, Adjusted: r.Adjusted}})
 	if err != nil {
 		return err
 	}

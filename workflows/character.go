@@ -22,6 +22,10 @@ type Progress struct {
 	Teacher      string          `json:"teacher,omitempty"`
 	Error        string          `json:"error,omitempty"`
 	Stages       []StageProgress `json:"stages"`
+	// Spec is where the resolved spec lies, Adjusted what was changed in it while the run went, Report its live report.
+	Spec     string                  `json:"spec,omitempty"`
+	Adjusted []activities.Adjustment `json:"adjusted,omitempty"`
+	Report   string                  `json:"report,omitempty"`
 }
 
 // changeRecordFirst is the change that records a run before its first stage; older histories lack that record.
@@ -46,6 +50,11 @@ type run struct {
 	up     bool   // it has started: signals reach it
 	// reports are what children tell.
 	reports workflow.ReceiveChannel
+	// See adjust.go: adjusting is held while the spec changes or a stage begins, recording while the record is written.
+	adjusting, recording workflow.Mutex
+	answers              map[string]answer // by update
+	endings              workflow.ReceiveChannel
+	signals              []pauseSignal
 }
 
 // CharacterTraining is the whole: {"constitution":"captain"} is a complete input.
@@ -56,7 +65,7 @@ func CharacterTraining(ctx workflow.Context, input Input) (Result, error) {
 		r.Stages = append(r.Stages, StageProgress{Name: k, State: Pending, Workflow: r.ID + "/" + k})
 	}
 	if c := continuedRun(input); c != nil {
-		r.brief, r.paused, r.Stages, r.done = c.Brief, c.Paused, c.Stages, c.Done
+		r.brief, r.paused, r.Stages, r.done, r.Adjusted = c.Brief, c.Paused, c.Stages, c.Done, c.Adjusted
 	}
 	if err := r.handlers(ctx); err != nil {
 		return Result{}, err
@@ -83,6 +92,7 @@ func CharacterTraining(ctx workflow.Context, input Input) (Result, error) {
 	}
 	r.attributes(dctx, "")
 	r.show(dctx)
+	_ = workflow.Await(dctx, func() bool { return workflow.AllHandlersFinished(dctx) }) // every accepted update is answered
 	res := Result{ID: r.ID, Constitution: r.brief.Constitution, Next: fmt.Sprintf("character chat --id %s; character export %s --out DIR", r.ID, r.ID)}
 	for _, s := range r.done {
 		res.Stages = append(res.Stages, s.Kind)
@@ -103,6 +113,7 @@ func (r *run) stages(ctx workflow.Context, input Input) error {
 		}
 	}
 	r.Constitution, r.Preset, r.Model, r.Teacher = r.brief.Constitution, r.brief.Preset, r.brief.Model, r.brief.Teacher
+	r.located()
 	if begins && workflow.GetVersion(ctx, changeRecordFirst, workflow.DefaultVersion, 1) == 1 { // from here on the run can be found in the store, should Temporal's own be lost
 		if err := r.record(ctx); err != nil {
 			return err
@@ -140,7 +151,11 @@ func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput)
 	if err := workflow.Await(ctx, func() bool { return !r.paused }); err != nil {
 		return activities.Stage{}, err
 	}
-	in.Brief, in.Parent = &r.brief, r.ID
+	if err := r.adjusting.Lock(ctx); err != nil { // the stage begins with the old spec or with the new one
+		return activities.Stage{}, err
+	}
+	brief := r.brief
+	in.Brief, in.Parent = &brief, r.ID
 	r.attributes(ctx, kind)
 	r.child, r.up = r.ID+"/"+kind, false
 	var st activities.Stage
@@ -148,10 +163,14 @@ func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput)
 		WorkflowID: r.child, TaskQueue: activities.DataQueue, ParentClosePolicy: enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL, WaitForCancellation: true,
 		WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE, StaticSummary: kind + " of " + r.ID,
 	}), child, in)
+	r.adjusting.Unlock()
 	_ = future.GetChildWorkflowExecution().Get(ctx, nil) // when it cannot start, the result says so too
 	r.up = true
 	err := future.Get(ctx, &st)
 	r.child = ""
+	if eerr := r.endedEarly(ctx); err == nil {
+		err = eerr
+	}
 	i := r.index(kind)
 	if err != nil {
 		r.Stages[i].State = Failed
@@ -184,8 +203,12 @@ func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput)
 }
 
 func (r *run) record(ctx workflow.Context) error {
+	if err := r.recording.Lock(ctx); err != nil { // two at once could end with the older one
+		return err
+	}
+	defer r.recording.Unlock()
 	return workflow.ExecuteActivity(onData(ctx, "record the run"), data.RecordRun,
-		activities.Record{ID: r.ID, State: r.State, Error: r.Error, Plan: r.brief.Plan, Stages: r.done, Warnings: r.warnings()}).Get(ctx, nil)
+		activities.Record{ID: r.ID, State: r.State, Error: r.Error, Plan: r.brief.Plan, Spec: r.brief.Spec, Adjusted: r.Adjusted, Stages: r.done, Warnings: r.warnings()}).Get(ctx, nil)
 }
 
 func (r *run) index(kind string) int {
@@ -212,14 +235,11 @@ func (r *run) handlers(ctx workflow.Context) error {
 		workflow.QueryHandlerOptions{Description: "What looks wrong in any stage"}); err != nil {
 		return err
 	}
-	err := pauseUpdates(ctx, &r.paused, func(ctx workflow.Context) {
-		// A pause must not be lost on a child that is about to start.
-		if err := workflow.Await(ctx, func() bool { return r.child == "" || r.up }); err == nil && r.child != "" {
-			_ = workflow.SignalExternalWorkflow(ctx, r.child, "", signalPause, r.paused).Get(ctx, nil) // a child that just ended needs none
-		}
-		r.show(ctx)
-	})
-	if err != nil {
+	if err := pauseUpdates(ctx, &r.paused, r.passPause); err != nil {
+		return err
+	}
+	r.pauseSignals(ctx)
+	if err := r.controls(ctx); err != nil {
 		return err
 	}
 	ch := workflow.GetSignalChannel(ctx, signalStage)
@@ -239,7 +259,11 @@ func (r *run) handlers(ctx workflow.Context) error {
 // hear takes a stage's report. Signals can overtake each other and the child's end: only the last words of an ended
 // stage count.
 func (r *run) hear(ctx workflow.Context, p StageProgress) {
-	if i := r.index(p.Name); i >= 0 && !ended(r.Stages[i].State) {
+	i := r.index(p.Name)
+	if i >= 0 && p.Told > 0 && p.Told < r.Stages[i].Told && p.Workflow == r.Stages[i].Workflow {
+		return // a later one was faster
+	}
+	if i >= 0 && !ended(r.Stages[i].State) {
 		r.Stages[i] = p
 		r.show(ctx)
 	} else if i >= 0 && ended(p.State) {
@@ -267,25 +291,6 @@ func (r *run) warnings() []string {
 		w = append(w, s.Warnings...)
 	}
 	return w
-}
-
-// show writes the run's page: what it is, the stage table, warnings, and what to do next.
-func (r *run) show(ctx workflow.Context) {
-	p := r.progress()
-	s := fmt.Sprintf("# %s: %s\n\n", r.ID, p.State)
-	if r.Constitution != "" {
-		s += fmt.Sprintf("Character **%s**, preset %s, model %s, teacher %s.\n\n", r.Constitution, r.Preset, r.Model, r.Teacher)
-	}
-	s += table(r.Stages) + warningList(r.warnings())
-	switch p.State {
-	case Completed:
-		s += fmt.Sprintf("\n**Next:** `character chat --id %s` or `character export %s --out DIR`\n", r.ID, r.ID)
-	case Paused:
-		s += "\n**Next:** update `resume` goes on.\n"
-	case Failed:
-		s += "\n**Failed:** " + r.Error + "\n"
-	}
-	workflow.SetCurrentDetails(ctx, s)
 }
 
 // attributes upserts those search attributes that the cluster knows.

@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"errors"
+	"fmt"
 
 	"go.temporal.io/sdk/workflow"
 
@@ -31,6 +32,10 @@ func EvaluateCharacter(ctx workflow.Context, input Input) (activities.Stage, err
 		return deref(have), err
 	}
 	s.Total = int64(len(stacks))
+	s.limits.adjust = func(ask) error { return nil }
+	s.limits.enough = func(activities.Sizes) error {
+		return fmt.Errorf("evaluation cannot end early: it compares base, dpo and character, and %d of the 3 are measured; adjust evaluation.scored or evaluation.prompts before it begins", s.Done)
+	}
 	var outs [3]activities.EvaluateOutput
 	for i, e := range stacks {
 		if err := s.gate(ctx); err != nil {
@@ -47,11 +52,12 @@ func EvaluateCharacter(ctx workflow.Context, input Input) (activities.Stage, err
 		}
 		s.Done++
 	}
+	s.close(ending)
 	var st activities.Stage
 	err = workflow.ExecuteActivity(onData(ctx, "compare the models"), data.JoinEvaluation,
 		activities.JoinEvaluationInput{Key: key, Base: outs[0].Result, DPO: outs[1].Result, Character: outs[2].Result}).Get(ctx, &st)
 	if err != nil {
 		return activities.Stage{}, err
 	}
-	return s.finish(ctx, st)
+	return s.commit(ctx, st)
 }

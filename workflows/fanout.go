@@ -18,6 +18,9 @@ type Work struct {
 	Kept   int64                `json:"kept"`
 	Tried  int64                `json:"tried"`
 	Chains []store.Ref          `json:"chains,omitempty"` // one a role
+	Plan   string               `json:"plan,omitempty"`   // whose prompts these are
+
+	begun int // the prompts before it are tried, or in flight
 }
 
 // piece is one chunk on its way: prompts [from, to).
@@ -60,16 +63,26 @@ func room(ctx workflow.Context) int {
 // used up. Sizes follow the pass rate so far; by the row law neither sizes nor lanes change a row. It returns when every
 // chunk that was started is over and in its place, so that the chains hold all prompts up to w.From without a gap: what
 // the joins take from them, the first target passing rows, is then the same however the prompts were cut.
-func (s *stage) chunks(ctx workflow.Context, w *Work, target, size int, lanes func() int, each func(workflow.Context, *piece) error) error {
+//
+// target and size may change on the way (an adjustment), and with the plan the table of prompts, which refresh writes
+// again; it is nil where there is none. An early end begins no more chunks.
+func (s *stage) chunks(ctx workflow.Context, w *Work, target, size, lanes func() int, refresh func(workflow.Context) error, each func(workflow.Context, *piece) error) error {
 	work, cancel := workflow.WithCancel(ctx)
 	defer cancel()
 	quiet, _ := workflow.NewDisconnectedContext(ctx) // waiting for what was cancelled must not be cancelled
 	var open []*piece                                // in the order of the prompts, not linked yet
 	var failed error
 	next, flying := w.From, 0
+	w.begun = max(w.begun, next)
+	stale := func() bool { return refresh != nil && !s.finish && w.Plan != s.brief.Plan.Key }
 	for {
-		for failed == nil && ctx.Err() == nil && !s.paused && s.running < max(1, lanes()) && room(ctx)-pieceEvents*s.running > 0 {
-			n := w.next(next, target, size, max(1, lanes())-s.running, flying)
+		if failed == nil && ctx.Err() == nil && stale() {
+			if failed = refresh(ctx); failed != nil {
+				cancel()
+			}
+		}
+		for failed == nil && ctx.Err() == nil && !s.paused && !s.finish && s.running < max(1, lanes()) && room(ctx)-pieceEvents*s.running > 0 {
+			n := w.next(next, target(), size(), max(1, lanes())-s.running, flying)
 			if n == 0 {
 				break
 			}
@@ -81,6 +94,7 @@ func (s *stage) chunks(ctx workflow.Context, w *Work, target, size int, lanes fu
 			}
 			p := &piece{from: next, to: next + n, linked: alone}
 			next, flying, open = p.to, flying+n, append(open, p)
+			w.begun = next
 			s.running++
 			workflow.Go(work, func(ctx workflow.Context) {
 				err := each(ctx, p)
@@ -112,7 +126,10 @@ func (s *stage) chunks(ctx workflow.Context, w *Work, target, size int, lanes fu
 			return failed
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case w.next(next, target, size, 1, 0) == 0:
+		case s.finish:
+			return nil
+		case stale():
+		case w.next(next, target(), size(), 1, 0) == 0:
 			return nil
 		case s.paused:
 			if err := s.gate(ctx); err != nil {

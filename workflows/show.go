@@ -3,7 +3,97 @@ package workflows
 import (
 	"fmt"
 	"strings"
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/opencharacter/opencharacter/activities"
 )
+
+// maxDetails keeps a page under the server's limit of 20,000 bytes.
+const maxDetails = 19000
+
+// show writes the run's page: what it is, the stage table, warnings, what was adjusted, what to do next, where things lie.
+func (r *run) show(ctx workflow.Context) {
+	p := r.progress()
+	s := fmt.Sprintf("# %s: %s\n\n", r.ID, p.State)
+	if r.Constitution != "" {
+		s += fmt.Sprintf("Character **%s**, preset %s, model %s, teacher %s.\n\n", r.Constitution, r.Preset, r.Model, r.Teacher)
+	}
+	s += table(r.Stages) + warningList(r.warnings()) + r.next(p.State) + r.links() + adjustments(r.Adjusted)
+	workflow.SetCurrentDetails(ctx, cut(s, maxDetails))
+}
+
+// next says what happens now, and what a reader can do.
+func (r *run) next(state string) string {
+	switch state {
+	case Completed:
+		return fmt.Sprintf("\n**Next:** `character chat --id %s` or `character export %s --out DIR`\n", r.ID, r.ID)
+	case Paused:
+		return "\n**Next:** update `resume` goes on; `adjust` changes what is not begun.\n"
+	case Failed:
+		return "\n**Failed:** " + r.Error + "\n\n**Next:** mend the cause and start the run again with the same id: finished stages are reused.\n"
+	case Cancelled:
+		return "\n**Next:** start the run again with the same id: finished stages are reused.\n"
+	}
+	var ahead []string
+	for _, st := range r.Stages {
+		if st.State == Pending {
+			ahead = append(ahead, st.Name)
+		}
+	}
+	if len(ahead) == 0 {
+		return "\n**Next:** the run ends with its record. Update `pause` stops between two pieces of work.\n"
+	}
+	return "\n**Next:** " + strings.Join(ahead, ", then ") + ". Updates: `pause`, `adjust` ({\"field\": value}), `finish-early`.\n"
+}
+
+// links says where report and data are.
+func (r *run) links() string {
+	var b strings.Builder
+	if r.Report != "" {
+		fmt.Fprintf(&b, "- [live report](%s)\n", r.Report)
+	}
+	if r.Spec != "" {
+		fmt.Fprintf(&b, "- resolved spec: `%s`\n", r.Spec)
+	}
+	for _, st := range r.done {
+		switch {
+		case st.Folder != "":
+			fmt.Fprintf(&b, "- %s data: `%s`\n", st.Kind, st.Folder)
+		case st.Metrics != nil:
+			fmt.Fprintf(&b, "- %s metrics: `%s`\n", st.Kind, st.Metrics.Key)
+		}
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return "\n**Where things are** (keys are in the run's bucket)\n\n" + b.String()
+}
+
+func adjustments(list []activities.Adjustment) string {
+	if len(list) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("\n**Adjusted while it ran**\n\n| at | field | from | to | counts | by update |\n|---|---|---|---|---|---|\n")
+	for _, a := range list {
+		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s | %s |\n", a.At.Format(time.RFC3339), a.Key, cell(a.From), cell(a.To), a.Counts, cell([]byte(a.By)))
+	}
+	return b.String()
+}
+
+// cell is text that a row of a table can hold.
+func cell(b []byte) string {
+	return strings.NewReplacer("|", "\\|", "\n", " ", "<", "&lt;").Replace(cut(string(b), 200))
+}
+
+func cut(s string, n int) string {
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n], "") + " ..."
+	}
+	return s
+}
 
 // table is a Markdown table of stages, as the Temporal UI's page shows it.
 func table(stages []StageProgress) string {

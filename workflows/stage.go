@@ -18,8 +18,11 @@ const (
 	QueryProgress = "progress"
 	QueryMetrics  = "metrics"
 	QueryWarnings = "warnings"
+	QueryRows     = "rows"
 	UpdatePause   = "pause"
 	UpdateResume  = "resume"
+	UpdateAdjust  = "adjust"
+	UpdateFinish  = "finish-early"
 	signalStage   = "stage-progress" // child to parent
 	signalPause   = "stage-pause"    // parent to child, true or false
 )
@@ -58,6 +61,7 @@ type StageProgress struct {
 	Step     string             `json:"step,omitempty"` // what it does now
 	Said     []string           `json:"said,omitempty"` // by activities: checkpoint fallbacks, kernel changes, left-out messages
 	Warnings []string           `json:"warnings,omitempty"`
+	Told     int                `json:"told,omitempty"` // counts the stage's reports: signals overtake each other
 }
 
 // stage is one stage workflow's state.
@@ -71,6 +75,19 @@ type stage struct {
 	pauses workflow.ReceiveChannel
 	// running is how many chunks are made now; engines and teachers are how many can be, as far as is known.
 	running, engines, teachers int
+	// What the run asks of the stage while it runs: see ask.go.
+	asks      workflow.ReceiveChannel
+	limits    limits
+	sizes     activities.Sizes
+	version   int    // counts the plans that were taken over
+	found     int    // the version whose key was looked for
+	finish    bool   // end early
+	asked     string // by this update
+	closing   string // why nothing can change any more
+	answering int    // answers on their way
+	training  bool   // a segment is under way
+	// rows tells where what is made so far lies; nil = nothing is.
+	rows func() activities.Rows
 }
 
 // begin resolves the input, registers the handlers and returns the stage.
@@ -121,11 +138,20 @@ func (s *stage) handlers(ctx workflow.Context) error {
 		workflow.QueryHandlerOptions{Description: "What looks wrong, computed after chapter 14 of the tutorial"}); err != nil {
 		return err
 	}
+	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryRows, func() (activities.Rows, error) {
+		if s.rows == nil {
+			return activities.Rows{}, nil
+		}
+		return s.rows(), nil
+	}, workflow.QueryHandlerOptions{Description: "Where the rows and checkpoints made so far lie in the bucket, dropped rows included"}); err != nil {
+		return err
+	}
 	if err := pauseUpdates(ctx, &s.paused, func(ctx workflow.Context) { s.show(ctx) }); err != nil {
 		return err
 	}
 	ch := workflow.GetSignalChannel(ctx, signalPause)
 	s.pauses = ch
+	s.hearAsks(ctx)
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		for ch.Receive(ctx, &s.paused) {
 			s.show(ctx)
@@ -156,12 +182,12 @@ func pauseUpdates(ctx workflow.Context, paused *bool, changed func(workflow.Cont
 
 // gate waits while the run is paused.
 func (s *stage) gate(ctx workflow.Context) error {
-	if !s.paused {
+	if !s.paused || s.finish {
 		return ctx.Err()
 	}
 	s.State = Paused
 	s.tell(ctx)
-	err := workflow.Await(ctx, func() bool { return !s.paused })
+	err := workflow.Await(ctx, func() bool { return !s.paused || s.finish })
 	s.State = Running
 	s.tell(ctx)
 	return err
@@ -210,6 +236,7 @@ func (s *stage) tell(ctx workflow.Context) {
 	s.Warnings = append(slices.Clone(s.Said), warnings(s.StageProgress)...)
 	s.show(ctx)
 	s.told++
+	s.Told = s.told
 	if s.parent != "" && (heard(s.told) || s.State != s.heard) {
 		s.heard = s.State
 		_ = workflow.SignalExternalWorkflow(ctx, s.parent, "", signalStage, s.StageProgress) // a parent that is gone needs no news
@@ -220,8 +247,8 @@ func (s *stage) show(ctx workflow.Context) {
 	workflow.SetCurrentDetails(ctx, "# "+s.Name+"\n\n"+table([]StageProgress{s.StageProgress})+warningList(s.Warnings))
 }
 
-// finish marks the end and returns the stage's result after it was kept under its key.
-func (s *stage) finish(ctx workflow.Context, st activities.Stage) (activities.Stage, error) {
+// commit marks the end and returns the stage's result after it was kept under its key.
+func (s *stage) commit(ctx workflow.Context, st activities.Stage) (activities.Stage, error) {
 	s.Step = "commit"
 	var kept activities.Stage
 	if err := workflow.ExecuteActivity(onData(ctx, "commit the stage"), data.KeepStage, st).Get(ctx, &kept); err != nil {
@@ -258,6 +285,7 @@ func (s *StageProgress) counts() bool { return s.Unit == "pairs" || s.Unit == "r
 // find asks whether the same work was done before.
 func (s *stage) find(ctx workflow.Context, kind string, upstream []string, adapters []activities.AdapterRef) (string, *activities.Stage, error) {
 	var f activities.FindStageOutput
+	s.found = s.version
 	err := workflow.ExecuteActivity(onData(ctx, "look for the same work"), data.FindStage,
 		activities.FindStageInput{Kind: kind, Plan: s.brief.Plan, Upstream: upstream, Adapters: adapters}).Get(ctx, &f)
 	if err == nil && f.Stage != nil {

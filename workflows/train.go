@@ -53,7 +53,13 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 	if err != nil || have != nil {
 		return deref(have), err
 	}
+	// The checkpoints keep the name that the stage had when it began, also when an adjustment gives it another key.
 	t := activities.TrainInput{Plan: s.brief.Plan, Kind: in.Kind, Key: key, Data: source.Parts, Frozen: frozen}
+	if in.Continued != nil && in.Continued.Stream != "" {
+		t.Key = in.Continued.Stream
+	}
+	s.limits = s.trainingLimits()
+	s.rows = func() activities.Rows { return activities.Rows{Training: t.Key} }
 	s.Step = "tokenise"
 	s.tell(ctx)
 	var prep activities.PrepareOutput
@@ -73,7 +79,7 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 	if in.Kind == activities.KindDPO && t.Reference == nil {
 		t.Reference, err = s.reference(ctx, t, scored)
 		if errors.Is(err, errLong) {
-			return activities.Stage{}, s.goOn(ctx, in, TrainAdapter, Continued{Work: map[string]*Work{workReference: scored}})
+			return activities.Stage{}, s.goOn(ctx, in, TrainAdapter, Continued{Stream: t.Key, Work: map[string]*Work{workReference: scored}})
 		}
 		if err != nil {
 			return activities.Stage{}, err
@@ -83,14 +89,18 @@ func TrainAdapter(ctx workflow.Context, input Input) (activities.Stage, error) {
 	if err != nil {
 		return activities.Stage{}, err
 	}
-	return s.finish(ctx, activities.Stage{Kind: in.Kind, Key: key, Rows: source.Kept, Kept: int64(prep.Kept), Dropped: prep.Dropped,
+	if key, have, err = s.again(ctx, key, in.Kind, hashes, frozen); err != nil || have != nil {
+		return deref(have), err
+	}
+	return s.commit(ctx, activities.Stage{Kind: in.Kind, Key: key, Rows: source.Kept, Kept: int64(prep.Kept), Dropped: prep.Dropped,
 		Adapter: out.Adapter, Metrics: out.Metrics, Timings: out.Timings, Values: out.Values})
 }
 
 // reference scores all pairs once under the frozen model, on as many workers as there are.
 func (s *stage) reference(ctx workflow.Context, t activities.TrainInput, w *Work) (*store.Ref, error) {
 	s.engines = w.Set.Engines
-	err := s.chunks(ctx, w, w.Set.Count, referenceChunk, s.lanes, func(ctx workflow.Context, p *piece) error {
+	count, size := func() int { return w.Set.Count }, func() int { return referenceChunk }
+	err := s.chunks(ctx, w, count, size, s.lanes, nil, func(ctx workflow.Context, p *piece) error {
 		t := t
 		t.From, t.To, t.Previous = p.from, p.to, w.previous(p, 0)
 		what := fmt.Sprintf("reference log-probs of pairs %d to %d", t.From, t.To)
@@ -112,23 +122,33 @@ func (s *stage) reference(ctx workflow.Context, t activities.TrainInput, w *Work
 func (s *stage) segments(ctx workflow.Context, t activities.TrainInput, in StageInput) (activities.SegmentOutput, error) {
 	for {
 		if room(ctx) < 0 {
-			return activities.SegmentOutput{}, s.goOn(ctx, in, TrainAdapter, Continued{Reference: t.Reference})
+			return activities.SegmentOutput{}, s.goOn(ctx, in, TrainAdapter, Continued{Stream: t.Key, Reference: t.Reference})
 		}
 		if err := s.gate(ctx); err != nil {
 			return activities.SegmentOutput{}, err
 		}
+		if s.finish && s.closing == "" { // one more segment, of no steps, hands over what the last one committed
+			if err := s.early(ctx, map[string]any{t.Kind + ".steps": s.Done}); err != nil {
+				return activities.SegmentOutput{}, err
+			}
+		}
+		t.Plan = s.brief.Plan
+		seen := s.version
 		s.Step = fmt.Sprintf("train from step %d", s.Done)
 		s.tell(ctx)
 		var o activities.SegmentOutput
+		s.training = true
 		if err := workflow.ExecuteActivity(onEngine(ctx, t.Kind+": "+s.Step), engine.TrainSegment, t).Get(ctx, &o); err != nil {
 			return o, err
 		}
+		s.training = false
 		s.Done, s.Total, s.Values = int64(o.Step), int64(o.Total), o.Values
 		s.Tokens += o.Tokens
 		if o.Changed != "" && !slices.Contains(s.Said, o.Changed) {
 			s.Said = append(s.Said, o.Changed)
 		}
-		if o.Done {
+		if o.Done && seen == s.version { // an early end that was asked for meanwhile has come to nothing
+			s.close("has made its last step and ends by itself")
 			return o, nil
 		}
 	}

@@ -87,7 +87,7 @@ func addCompletion(root *cobra.Command) {
 		flags := map[string]words{"id": localRuns, "preset": func(*cobra.Command) []string { return spec.Presets() }, "set": specFields,
 			"format": func(*cobra.Command) []string { return dataFormats }, "weights": func(*cobra.Command) []string { return []string{"bf16", "quantized"} }, "model": knownModels}
 		if c.Flags().Lookup("weights") != nil || c.Name() == "score" {
-			flags["model"] = func(*cobra.Command) []string { return activities.Models() }
+			flags["model"] = func(*cobra.Command) []string { return activities.WhichModels() }
 		}
 		for name, w := range flags {
 			if c.Flags().Lookup(name) == nil {

@@ -58,8 +58,8 @@ func (f *modelFlags) check() error {
 	if w := f.weights; w != "" && w != "bf16" && w != "quantized" {
 		return usage(fmt.Errorf("--weights %q is not known; give bf16 or quantized", w))
 	}
-	if !slices.Contains(activities.Models(), f.which) {
-		return usage(fmt.Errorf("--model %q is not one of a run's models; give %s", f.which, strings.Join(activities.Models(), ", ")))
+	if !slices.Contains(activities.WhichModels(), f.which) {
+		return usage(fmt.Errorf("--model %q is not one of a run's models; give %s", f.which, strings.Join(activities.WhichModels(), ", ")))
 	}
 	return nil
 }

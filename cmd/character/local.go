@@ -17,6 +17,7 @@ import (
 type localOptions struct {
 	data, models                           string // --data, --models
 	temporalPort, httpPort, uiPort, s3Port int
+	reportPort                             int
 	noWorker                               bool
 	codecKeyFile                           string        // --codec-key-file
 	allowPaths, allowURLs                  []string      // --allow-path, --allow-url, for the worker
@@ -30,6 +31,7 @@ type local struct {
 	exe    string
 	o      localOptions
 	codec  *codecServer // nil without a key file
+	live   *liveServer
 	worker *child
 	done   chan struct{}
 }
@@ -66,6 +68,12 @@ func startLocal(ctx context.Context, o localOptions) (*local, error) {
 		return nil, errors.Join(err, decrypt.stop())
 	}
 	l := &local{Stack: s, codec: decrypt, done: make(chan struct{})}
+	if l.live, err = listenLive(s.Dir, o.reportPort); err == nil {
+		err = l.live.serve(s.Info, o.codecKeyFile, o.warn)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.stop())
+	}
 	if decrypt != nil {
 		if err := decrypt.serve(uiOrigins(s.UI)); err != nil {
 			return nil, errors.Join(err, l.stop())
@@ -85,7 +93,7 @@ func startLocal(ctx context.Context, o localOptions) (*local, error) {
 
 // startWorker starts the worker, which is started again whenever it ends.
 func (l *local) startWorker() (err error) {
-	l.worker, err = startChild(childOptions{exe: l.exe, args: l.o.workerArgs(l.Dir), log: filepath.Join(l.Dir, "logs", "worker.log"), warn: l.o.warn})
+	l.worker, err = startChild(childOptions{exe: l.exe, args: append(l.o.workerArgs(l.Dir), "--report-url", l.live.url), log: filepath.Join(l.Dir, "logs", "worker.log"), warn: l.o.warn})
 	return err
 }
 
@@ -119,5 +127,5 @@ func (l *local) stop() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	return errors.Join(l.codec.stop(), l.Stop(ctx))
+	return errors.Join(l.live.stop(), l.codec.stop(), l.Stop(ctx))
 }

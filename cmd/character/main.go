@@ -95,7 +95,7 @@ Everything is kept under one data directory, --data.`,
 		&cobra.Group{ID: "use", Title: "Use what was trained:"},
 		&cobra.Group{ID: "machine", Title: "The machinery:"},
 	)
-	addGroup(root, "run", runCmd(), planCmd(), statusCmd(), pauseCmd(), resumeCmd(), cancelCmd(), runsCmd(), constitutionCmd())
+	addGroup(root, "run", runCmd(), planCmd(), statusCmd(), pauseCmd(), resumeCmd(), adjustCmd(), finishEarlyCmd(), cancelCmd(), runsCmd(), constitutionCmd())
 	addGroup(root, "use", chatCmd(), serveCmd(), dataCmd(), generateCmd(), scoreCmd(), exportCmd())
 	addGroup(root, "machine", upCmd(), workerCmd(), codecCmd(), modelCmd(), doctorCmd(), repairCmd(), gcCmd(), completionCmd(), versionCmd())
 	root.AddCommand(s3ChildCmd(), historyCmd())

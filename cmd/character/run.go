@@ -156,6 +156,9 @@ func run(cmd *cobra.Command, name string, f runFlags) error {
 	default:
 		fmt.Fprintf(out, "Run %s goes on. Watch it here, or at %s\n", f.id, e.runURL(f.id))
 	}
+	if u := e.reportURL(f.id); u != "" {
+		fmt.Fprintf(out, "Its report grows at %s\n", u)
+	}
 	if f.detach {
 		flag := dataFlag(dataDir(cmd))
 		fmt.Fprintf(out, "Detached. `character status %s%s` tells how far it is, `character run --id %s%s` follows it.\n", f.id, flag, f.id, flag)

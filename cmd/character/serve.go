@@ -148,11 +148,7 @@ func (f *serveFlags) open(cmd *cobra.Command, o *serve.Options) error {
 	}
 	defer e.close()
 	f.model.which = activities.WhichBase
-	m, _, err := f.model.load(cmd, e)
-	if err != nil {
-		return err
-	}
-	r, _, err := activities.ReadRecord(cmd.Context(), e.store, f.model.id)
+	m, _, r, err := f.model.load(cmd, e)
 	if err != nil {
 		return err
 	}

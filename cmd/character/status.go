@@ -23,6 +23,8 @@ type runStatus struct {
 	State  string        `json:"state"`
 	Error  string        `json:"error,omitempty"`
 	Stages []stageStatus `json:"stages"`
+	// Adjusted is what was changed in the spec while the run went.
+	Adjusted []activities.Adjustment `json:"adjusted,omitempty"`
 }
 
 type stageStatus struct {
@@ -103,7 +105,7 @@ func statusOf(ctx context.Context, e *env, id string) (runStatus, error) {
 		return runStatus{}, fmt.Errorf("run %s: %w; `character status` lists the runs", id, err)
 	}
 	if p, err := query(ctx, e.client, id); err == nil {
-		out := runStatus{ID: id, State: p.State, Error: p.Error, Stages: []stageStatus{}}
+		out := runStatus{ID: id, State: p.State, Error: p.Error, Stages: []stageStatus{}, Adjusted: p.Adjusted}
 		if st := d.WorkflowExecutionInfo.Status; killed(st) { // it could not say so itself
 			out.State, out.Error = stateOf(st), "it was ended from outside ("+st.String()+")"
 		}
@@ -183,6 +185,9 @@ func printRuns(out io.Writer, runs []runStatus) error {
 			for _, k := range sortedKeys(s.Dropped) {
 				fmt.Fprintf(out, "      dropped %-28s %d\n", k, s.Dropped[k])
 			}
+		}
+		for _, a := range r.Adjusted {
+			fmt.Fprintf(out, "  adjusted %s from %s to %s at %s\n", a.Key, a.From, a.To, a.At.Format(time.RFC3339))
 		}
 	}
 	return nil

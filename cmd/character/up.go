@@ -21,7 +21,8 @@ func upCmd() *cobra.Command {
 		Use:   "up",
 		Short: "Start Temporal with its UI, S3 and a worker, and keep them running",
 		Long: `Start everything that runs need on this machine, on loopback only, and keep it running until Ctrl-C:
-a Temporal server with its Web UI, an S3 server, and a worker that computes.
+a Temporal server with its Web UI, an S3 server, a worker that computes, and a page for each run that shows its report
+while it goes on.
 
 All state is under the data directory. Stop it, kill it, reboot: the next "character up" on the same directory goes
 on with every unfinished run. Ports stay the same from start to start as long as nobody else takes them.
@@ -56,6 +57,7 @@ Runs that are started in the UI may name models by a known name or under --model
 	f.IntVar(&o.httpPort, "http-port", 0, "port of Temporal's HTTP API (0: the last one, else 7243, else any)")
 	f.IntVar(&o.uiPort, "ui-port", 0, "port of the Temporal UI (0: the last one, else 8233, else any)")
 	f.IntVar(&o.s3Port, "s3-port", 0, "port of the S3 server (0: the last one, else 9000, else any)")
+	f.IntVar(&o.reportPort, "report-port", 0, "port of the live reports (0: the last one, else 8235, else any)")
 	f.StringVar(&bind, "bind", "127.0.0.1", "address to listen on; only loopback is taken, because the servers of a laptop have no users and no TLS")
 	addAllowFlags(f, &o.allowPaths, &o.allowURLs)
 	f.DurationVar(&o.stall, "stall", 0, cluster.StallUsage)
@@ -84,7 +86,7 @@ func up(cmd *cobra.Command, o localOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := printUp(out, l.Info, o.data); err != nil {
+	if err := printUp(out, l.Info, l.live.url, o.data); err != nil {
 		return errors.Join(err, l.stop())
 	}
 	var failed error
@@ -101,18 +103,19 @@ func up(cmd *cobra.Command, o localOptions) error {
 	return err
 }
 
-func printUp(out io.Writer, i stack.Info, dir string) error {
+func printUp(out io.Writer, i stack.Info, reports, dir string) error {
 	flag := dataFlag(dir)
 	_, err := fmt.Fprintf(out, `character is up
 
   Temporal UI   %s
   Temporal      %s   namespace %s, JSON API http://%s
+  Live reports  %s
   S3            %s   bucket %s, keys in %s/credentials.json
   Data          %s
   Logs          %s/logs
 
 Train a character in another terminal:   character run captain%s
 Ctrl-C stops it. Everything is kept, and goes on at the next character up%s.
-`, i.UI, i.Temporal, i.Namespace, i.TemporalHTTP, i.S3, i.Bucket, i.Dir, i.Dir, i.Dir, flag, flag)
+`, i.UI, i.Temporal, i.Namespace, i.TemporalHTTP, reports, i.S3, i.Bucket, i.Dir, i.Dir, i.Dir, flag, flag)
 	return err
 }

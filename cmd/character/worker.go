@@ -78,6 +78,7 @@ made the current one. Until then a versioned worker gets no work. docs/workers.m
 	addAllowFlags(c.Flags(), &o.allowPaths, &o.allowURLs)
 	o.version.Register(c.Flags(), os.Getenv)
 	c.Flags().DurationVar(&o.stall, "stall", 0, cluster.StallUsage)
+	c.Flags().StringVar(&o.report, "report-url", "", "address under which runs' live reports are served, for the links in their details")
 	return c
 }
 
@@ -91,6 +92,7 @@ func addAllowFlags(f *pflag.FlagSet, paths, urls *[]string) {
 type serveOptions struct {
 	queues, allowPaths, allowURLs []string
 	version                       cluster.Deployment
+	report                        string        // address of the live reports; "" = none
 	stall                         time.Duration // 0: the default of workers.Options.Stall
 }
 
@@ -132,7 +134,7 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, o serveOptions) error 
 	worker.SetBinaryChecksum(build()) // else the whole program is read and hashed: a third of a second of each start
 	broken := make(chan error, len(o.queues))
 	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: o.queues, Store: e.store, Hub: models, Pull: true,
-		Stall: o.stall, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did,
+		Stall: o.stall, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Report: o.report,
 		Identity: who, StickyWait: sticky, Deployment: workers.Deployment(o.version)})
 	if err != nil {
 		return err

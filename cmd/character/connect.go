@@ -48,7 +48,7 @@ func connect(cmd *cobra.Command) (*env, store.Config, error) {
 		if e.info, err = findStack(ctx, dataDir(cmd)); err != nil {
 			return nil, objects, err
 		}
-		o.HostPort, o.Namespace = e.info.Temporal, e.info.Namespace
+		o.HostPort, o.Namespace, o.HeadersProvider = e.info.Temporal, e.info.Namespace, e.info.Headers()
 		objects = store.Config{Endpoint: e.info.S3, Bucket: e.info.Bucket, AccessKey: e.info.AccessKey, SecretKey: e.info.SecretKey, PathStyle: true}
 	} else {
 		if set.S3Bucket == "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/opencharacter/opencharacter/cmd/internal/cluster"
 	"github.com/opencharacter/opencharacter/permit"
 	"github.com/opencharacter/opencharacter/tensor"
+	"github.com/opencharacter/opencharacter/testenv/stack"
 	"github.com/opencharacter/opencharacter/workers"
 )
 
@@ -70,7 +72,13 @@ made the current one. Until then a versioned worker gets no work. docs/workers.m
 			// Nearly all of the heap is buffers that live as long as the model; the collector's usual room would double them.
 			debug.SetGCPercent(10)
 			o.queues = serve
-			return serveQueues(cmd.Context(), cmd, o)
+			for {
+				err := serveQueues(cmd.Context(), cmd, o)
+				if !errors.Is(err, errMoved) {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), "The stack on "+dataDir(cmd)+" has other addresses now")
+			}
 		},
 	}
 	c.Flags().StringSliceVar(&queues, "queue", nil, "data, teacher, engine (default: all)")
@@ -147,9 +155,21 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, o serveOptions) error 
 			return fmt.Errorf("start worker: %w", err)
 		}
 	}
+	moves := make(chan struct{})
+	if !onCluster(cmd) {
+		wctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() {
+			if moved(wctx, dataDir(cmd), e.info, time.Second) {
+				close(moves)
+			}
+		}()
+	}
 	fmt.Fprintf(cmd.OutOrStdout(), "Serving %s with %s kernels%s\n", strings.Join(o.queues, ", "), tensor.Variant(), o.version.Note(ctx, e.client))
 	select {
 	case <-ctx.Done():
+	case <-moves:
+		err = errMoved
 	case err = <-broken:
 		err = fmt.Errorf("a worker cannot go on: %w; check the namespace and the credentials", err)
 	}
@@ -159,6 +179,25 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, o serveOptions) error 
 	}
 	wg.Wait()
 	return err
+}
+
+// errMoved says that the servers of a data directory have other addresses than the worker was started with.
+var errMoved = errors.New("the stack has other addresses")
+
+// moved waits until a stack lives on dir with other addresses than those of was, or ctx ends. One that was killed finds its
+// ports taken when somebody else was quicker.
+func moved(ctx context.Context, dir string, was stack.Info, every time.Duration) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(every):
+		}
+		// What cannot be read now can be read later, or nothing has moved.
+		if is, alive, err := stack.Read(dir); err == nil && alive && is.Ready && (is.Temporal != was.Temporal || is.S3 != was.S3) {
+			return true
+		}
+	}
 }
 
 // workLog appends one line of JSON for each row and step that the engine has done to a file; "" writes none. What a fault

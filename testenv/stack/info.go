@@ -3,6 +3,8 @@ package stack
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +17,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/opencharacter/opencharacter/testenv/temporalserver"
 )
 
 // Bucket is the name of the bucket that a stack's clients use.
@@ -34,6 +38,13 @@ type Info struct {
 	Ready        bool      `json:"ready"` // false while it starts: the addresses are then those of the start before
 	AccessKey    string    `json:"-"`
 	SecretKey    string    `json:"-"`
+}
+
+// Headers make a Temporal client's calls say which data directory's server they mean (client.Options.HeadersProvider): the
+// one that has the address next may be another's.
+func (i Info) Headers() temporalserver.Headers {
+	sum := sha256.Sum256([]byte(i.AccessKey)) // random, and as old as the directory; its hash, because the name goes to whoever is there
+	return temporalserver.Headers(hex.EncodeToString(sum[:8]))
 }
 
 // ErrInUse is what errors.Is finds in the error of a second Up on a directory.

@@ -113,7 +113,7 @@ func Up(ctx context.Context, o Options) (s *Stack, err error) {
 			GRPCPort:  pickPort(o.TemporalPort, portOf(last.Temporal), 7233, o.UsualPorts),
 			HTTPPort:  pickPort(o.HTTPPort, portOf(last.TemporalHTTP), 7243, o.UsualPorts),
 			UIPort:    pickPort(o.UIPort, portOf(last.UI), 8233, o.UsualPorts),
-			Namespace: s.Namespace, SearchAttributes: o.SearchAttributes, CodecEndpoint: o.CodecEndpoint,
+			Namespace: s.Namespace, SearchAttributes: o.SearchAttributes, CodecEndpoint: o.CodecEndpoint, Owner: string(s.Headers()),
 		})
 		return err
 	}); err != nil {

@@ -84,6 +84,7 @@ func newServer(o Options, p ports, logger log.Logger) (temporal.Server, error) {
 		temporal.WithStaticHosts(hosts),
 		temporal.WithLogger(logger),
 		temporal.WithAuthorizer(authorizer),
+		temporal.WithChainedFrontendGrpcInterceptors(owned(o.Owner)),
 		temporal.WithClaimMapper(func(*config.Config) authorization.ClaimMapper { return claims }),
 		temporal.WithDynamicConfigClient(dynamicconfig.StaticClient{
 			dynamicconfig.EnableServerVersionCheck.Key(): false, // it would ask a host on the Internet

@@ -42,6 +42,10 @@ type Options struct {
 	CodecEndpoint string
 	// Postgres keeps the server's state in PostgreSQL; nil means the SQLite file in Dir. Dir holds the lock and the log all the same.
 	Postgres *Postgres
+	// Owner names whom the server is for; empty names nobody. A call whose header OwnerHeader names another is answered with
+	// Unavailable, as if nobody were here: workers of a server that died reconnect to whoever has its port next, and must not
+	// do that one's work. Calls without the header, such as the UI's, are served.
+	Owner string
 	// LogFile takes the server's own log, one JSON object a line; empty means Dir/temporal.log.
 	// Nothing is written to the terminal.
 	LogFile string

@@ -267,3 +267,33 @@ func fetch(t *testing.T, method, url, body string) string {
 	}
 	return strings.ReplaceAll(string(b), " ", "")
 }
+
+// TestOwner: a server serves its owner and those who name nobody, and is not there for others.
+func TestOwner(t *testing.T) {
+	t.Parallel()
+	s, err := temporalserver.Start(t.Context(), temporalserver.Options{Dir: t.TempDir(), Owner: "me"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(t, s) })
+	for _, c := range []struct {
+		means  temporalserver.Headers // "" sends none
+		served bool
+	}{{"", true}, {"me", true}, {"you", false}} {
+		o := client.Options{HostPort: s.Address, Logger: silent{}}
+		if c.means != "" {
+			o.HeadersProvider = c.means
+		}
+		c2, err := client.NewLazyClient(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		_, err = c2.WorkflowService().GetClusterInfo(ctx, &workflowservice.GetClusterInfoRequest{})
+		cancel()
+		c2.Close()
+		if (err == nil) != c.served || err != nil && !strings.Contains(err.Error(), "another data directory") {
+			t.Errorf("%q: %v", c.means, err)
+		}
+	}
+}

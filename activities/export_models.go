@@ -22,15 +22,16 @@ import (
 
 // Forms in which ExportWith writes whole models, each into a folder of its name.
 const (
-	FormatSafetensors = "safetensors" // merged, bf16, a Hugging Face folder
-	FormatBF16        = "gguf-bf16"   // merged, one GGUF file
-	FormatQ8          = "gguf-q8_0"   // merged, one GGUF file
-	FormatLoRA        = "gguf-lora"   // the adapters alone, for llama.cpp beside a GGUF file of the base
+	FormatSafetensors = "safetensors"     // merged, bf16, a Hugging Face folder
+	FormatF32         = "safetensors-f32" // the same in float32: nothing is rounded away
+	FormatBF16        = "gguf-bf16"       // merged, one GGUF file
+	FormatQ8          = "gguf-q8_0"       // merged, one GGUF file
+	FormatLoRA        = "gguf-lora"       // the adapters alone, for llama.cpp beside a GGUF file of the base
 )
 
 // ModelFormats lists them.
 func ModelFormats() []string {
-	return []string{FormatSafetensors, FormatBF16, FormatQ8, FormatLoRA}
+	return []string{FormatSafetensors, FormatF32, FormatBF16, FormatQ8, FormatLoRA}
 }
 
 // Models asks for whole models beside the other files of an export. The zero value asks for none.
@@ -111,6 +112,10 @@ func (x *exporter) models(m Models, base hub.Model) {
 			switch format {
 			case FormatSafetensors:
 				err = src.Safetensors(dir, o)
+			case FormatF32:
+				full := o
+				full.Float32 = true
+				err = src.Safetensors(dir, full)
 			case FormatBF16:
 				err = src.GGUF(name+"-bf16.gguf", "BF16", o)
 			case FormatQ8:

@@ -90,8 +90,9 @@ func TestExportModels(t *testing.T) {
 		t.Errorf("SHA256SUMS with models:\n%s\nwithout:\n%s", b, a)
 	}
 	for folder, files := range map[string][]string{
-		"safetensors": {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"},
-		"gguf-bf16":   {"captain-bf16.gguf"}, "gguf-q8_0": {"captain-q8_0.gguf"}, "gguf-lora": {"captain-lora.gguf", "captain-dpo-lora.gguf"},
+		"safetensors":     {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"},
+		"safetensors-f32": {"config.json", "model.safetensors", "tokenizer.json"},
+		"gguf-bf16":       {"captain-bf16.gguf"}, "gguf-q8_0": {"captain-q8_0.gguf"}, "gguf-lora": {"captain-lora.gguf", "captain-dpo-lora.gguf"},
 	} {
 		sums := read(whole, folder, "SHA256SUMS")
 		for _, f := range append(files, "README.md") {
@@ -115,7 +116,7 @@ func TestExportModels(t *testing.T) {
 		}
 	}
 	// What was written works like any other model: another run could start from it.
-	for _, path := range []string{"safetensors", "gguf-bf16/captain-bf16.gguf", "gguf-q8_0/captain-q8_0.gguf"} {
+	for _, path := range []string{"safetensors", "safetensors-f32", "gguf-bf16/captain-bf16.gguf", "gguf-q8_0/captain-q8_0.gguf"} {
 		if _, err := LoadModel(filepath.Join(whole, filepath.FromSlash(path)), "", k.hub); err != nil {
 			t.Errorf("%s: %v", path, err)
 		}

@@ -7,7 +7,7 @@
 
   checksums      SHA256SUMS of the export and of every folder in it
   weights        safetensors/ is the base plus both adapters, rounded once, matrix by matrix (torch)
-  transformers   safetensors/ loads with the Auto classes; tokens, log-probs and greedy answers are ours
+  transformers   safetensors/ and safetensors-f32/ load with the Auto classes; tokens, log-probs and greedy answers are ours
   llama.cpp      gguf-bf16, gguf-q8_0, and gguf-lora on a bf16 file of the base (llama-cpp-python): the same
   tables         data/ and the JSON lines in datasets, pyarrow, DuckDB and pandas: the same rows in all of them
   trl            a step of DPOTrainer and of SFTTrainer on safetensors/ with data/, both unmodified
@@ -22,8 +22,9 @@ share of their spread s; a log-prob is the difference of two such numbers. So lo
 u/sqrt(3) * sqrt(7L) * s * sqrt(2) in the mean square; s is measured, as the spread of the log-probs. u is 2^-8 for bf16,
 and 3/254 for q8_0, whose steps are 1/127 of the greatest of 32 weights, some three times their spread. llama.cpp also
 rounds what the matrices are multiplied with, to bf16 or q8_0: as much again, so sqrt(2) times the bound. Greedy answers
-must be equal up to a token that the tool itself holds for as likely as ours within four bounds: after such a near tie
-two texts go their own ways, and the line says so.
+must be equal up to a token that the tool itself holds for as likely as ours within eight bounds (either log-prob may be off
+by four): after such a near tie two texts go their own ways, and the line says so. safetensors-f32 rounds nothing: there only
+the order of sums may differ, 1e-4 nats a token.
 """
 
 import argparse
@@ -50,7 +51,8 @@ from transformers.utils import logging
 import models
 
 GROUPS = ["checksums", "weights", "transformers", "llama", "tables", "trl"]
-ROUNDING = {"bf16": 2.0 ** -8, "q8_0": 3 / 254}
+ROUNDING = {"f32": 0.0, "bf16": 2.0 ** -8, "q8_0": 3 / 254}
+SUMS = 1e-4  # nats a token that the order of sums in float32 may make
 PROMPTS = ["Who are you?", "What did you do this morning?", "Tell me about the sea.", "How do I boil an egg?", "I feel lonely today."]
 failures = 0
 
@@ -135,7 +137,7 @@ class Ours:
             n += len(each)
             differences.append((each.sum().item() - want) / len(each))
         spread = torch.cat(values).std().item()
-        bound = u / math.sqrt(3) * math.sqrt(7 * layers) * spread * math.sqrt(2)
+        bound = u / math.sqrt(3) * math.sqrt(7 * layers) * spread * math.sqrt(2) + SUMS
         rms = math.sqrt(sum(d * d for d in differences) / len(differences))
         need(rms <= bound, f"{name}: rows differ by {rms:.4f} nats a token in the mean square, allowed {bound:.4f}")
         return f"{len(self.rows)} rows, {n} tokens: log-probs differ by {rms:.4f} nats a token (allowed {bound:.4f})", bound
@@ -158,8 +160,8 @@ class Ours:
             lp = logprobs(prompt + got[:at] + [theirs])[-1]
             mine = max((i for i, t in enumerate(texts) if t and rest.startswith(t)), key=lambda i: lp[i])
             gap = (lp[theirs] - lp[mine]).item()
-            need(gap <= 4 * bound, f"{name}: {text!r}: token {at} is {texts[theirs]!r}, ours is {texts[mine]!r}, "
-                                   f"{gap:.3f} nats less likely (allowed {4 * bound:.3f})")
+            need(gap <= 8 * bound, f"{name}: {text!r}: token {at} is {texts[theirs]!r}, ours is {texts[mine]!r}, "
+                                   f"{gap:.3f} nats less likely (allowed {8 * bound:.3f})")
             ties.append(f"{text!r} at token {at}, {gap:.3f} nats apart")
         return f"{same} of {len(PROMPTS)} greedy answers are equal" + (f"; near ties: {'; '.join(ties)}" if ties else "")
 
@@ -204,16 +206,15 @@ def torch_logprobs(model):
     return run
 
 
-def in_transformers(o, ours):
-    model = AutoModelForCausalLM.from_pretrained(os.path.join(o.export, "safetensors"), dtype=torch.float32).eval()
-    o.layers = model.config.num_hidden_layers
-    line, bound = ours.compare(o, o.layers, ROUNDING["bf16"], torch_logprobs(model), "transformers")
+def in_transformers(o, ours, folder, kind):
+    model = AutoModelForCausalLM.from_pretrained(os.path.join(o.export, folder), dtype=torch.float32).eval()
+    line, bound = ours.compare(o, o.layers, ROUNDING[kind], torch_logprobs(model), folder)
 
     def generate(ids, n):
         out = model.generate(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=n, do_sample=False)
         return out[0, len(ids):].tolist()
 
-    return f"{line}; {ours.greedy(bound, generate, torch_logprobs(model), 'transformers')}"
+    return f"{line}; {ours.greedy(bound, generate, torch_logprobs(model), folder)}"
 
 
 # --- llama.cpp -----------------------------------------------------------------
@@ -327,6 +328,7 @@ def main():
     o = arguments()
     torch.set_num_threads(o.threads)
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     on = [g for g in GROUPS if g not in o.skip]
     with tempfile.TemporaryDirectory() as o.work:
         if "checksums" in on:
@@ -340,7 +342,8 @@ def main():
             o.layers = AutoConfig.from_pretrained(os.path.join(o.export, "safetensors")).num_hidden_layers
             ours = Ours(o, tok)
         if "transformers" in on:
-            check("safetensors in transformers", in_transformers, o, ours)
+            for folder, kind in (("safetensors", "bf16"), ("safetensors-f32", "f32")):
+                check(f"{folder} in transformers", in_transformers, o, ours, folder, kind)
         if "llama" in on:
             for kind in ("bf16", "q8_0"):
                 check(f"gguf-{kind} in llama.cpp", lambda: in_llama(o, ours, one(os.path.join(o.export, f"gguf-{kind}", "*.gguf")), kind))

@@ -29,11 +29,12 @@ func exportCmd() *cobra.Command {
 --format also writes whole models, for other programs, each into a folder of DIR with a model card and SHA256SUMS of
 its own; the base model must be on this machine:
 
-  safetensors   merged, bf16, with config, tokenizer and chat template: transformers, vLLM and whatever else reads such folders
-  gguf-bf16     merged, one GGUF file: llama.cpp and what is built on it
-  gguf-q8_0     the same at half the size
-  gguf-lora     the adapters alone, for llama.cpp beside a GGUF file of the base model
-  all           all four
+  safetensors       merged, bf16, with config, tokenizer and chat template: transformers and whatever else reads such folders
+  safetensors-f32   the same in float32, twice the size: rounding to bf16 takes something away from a small adapter
+  gguf-bf16         merged, one GGUF file: llama.cpp and what is built on it
+  gguf-q8_0         the same at half the size
+  gguf-lora         the adapters alone, for llama.cpp beside a GGUF file of the base model; nothing is rounded away
+  all               all five
 
 Which lines open what, in which tool: docs/exports.md.`,
 		Example: `  character export captain --out captain-files

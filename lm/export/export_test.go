@@ -145,6 +145,15 @@ func TestMerged(t *testing.T) {
 			want := logProbs(t, model, stack)
 			close(t, "safetensors", model, want, logProbs(t, merged, nil), 0x1p-8)
 
+			full := t.TempDir()
+			if err := s.Safetensors(full, export.Options{Adapter: joined, Float32: true}); err != nil {
+				t.Fatal(err)
+			}
+			// Our loader rounds to bf16, so what it reads of this folder is the other one.
+			if loadFolder(t, full).Hash() != merged.Hash() {
+				t.Error("the folder in float32 holds other weights than the one in bf16")
+			}
+
 			path := filepath.Join(dir, "m.gguf")
 			if err := s.GGUF(path, "BF16", o); err != nil {
 				t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 var tokenizerFiles = []string{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
 	"vocab.json", "merges.txt", "tokenizer.model"}
 
-// Safetensors writes the model into dir, an empty folder, as transformers loads it: weights in bf16, config.json,
+// Safetensors writes the model into dir, an empty folder, as transformers loads it: weights in bf16 (or float32), config.json,
 // generation_config.json and the files of the tokenizer with the chat template. A norm vector that bf16 does not hold
 // exactly stays float32. An error leaves some of the files there.
 func (s *Source) Safetensors(dir string, o Options) error {
@@ -33,7 +33,7 @@ func (s *Source) Safetensors(dir string, o Options) error {
 	if err == nil {
 		var list []safetensors.Tensor
 		for _, t := range s.Stream.HF() {
-			list = append(list, tensorOf(t))
+			list = append(list, tensorOf(t, o.Float32))
 		}
 		err = safetensors.WriteFolder(dir, list, map[string]string{"format": "pt"}, o.Shard)
 	}
@@ -56,6 +56,9 @@ func (s *Source) describe(dir string, o Options) error {
 			ids[t+"_token_id"] = list
 		}
 	}
+	if o.Float32 {
+		ids["torch_dtype"] = "float32"
+	}
 	config, err := s.Stream.ConfigJSON(ids)
 	if err != nil {
 		return err
@@ -63,6 +66,7 @@ func (s *Source) describe(dir string, o Options) error {
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), config, 0o644); err != nil {
 		return err
 	}
+	delete(ids, "torch_dtype")
 	const generation = "generation_config.json"
 	if s.file == nil {
 		text, err := readSmall(filepath.Join(s.model.Path, generation))
@@ -136,30 +140,34 @@ func writeJSON(path string, v map[string]any) error {
 	return errors.Join(e.Encode(v), f.Close())
 }
 
-// tensorOf writes a tensor in bf16, or in float32 if it is a vector that bf16 does not hold.
-func tensorOf(t transformer.StreamTensor) safetensors.Tensor {
-	if t.Vector != nil && !inBF16(t.Vector) {
-		return safetensors.Tensor{Name: t.Name, DType: "F32", Shape: t.Shape, Data: func(w io.Writer) error {
-			_, err := w.Write(safetensors.F32Bytes(t.Vector))
-			return err
-		}}
+// tensorOf writes a tensor in bf16, or in float32 if that is asked for or it is a vector that bf16 does not hold.
+func tensorOf(t transformer.StreamTensor, float32s bool) safetensors.Tensor {
+	dtype, encode := "BF16", bf16Bytes
+	if float32s || t.Vector != nil && !inBF16(t.Vector) {
+		dtype, encode = "F32", safetensors.F32Bytes
 	}
-	return safetensors.Tensor{Name: t.Name, DType: "BF16", Shape: t.Shape, Data: func(w io.Writer) error {
-		row, bytes := make([]float32, t.Cols()), make([]byte, 2*t.Cols())
+	return safetensors.Tensor{Name: t.Name, DType: dtype, Shape: t.Shape, Data: func(w io.Writer) error {
+		row := make([]float32, t.Cols())
 		for r := range t.Rows() {
 			if err := t.Row(r, row); err != nil {
 				return err
 			}
-			for i, v := range row {
-				u := math.Float32bits(v)
-				binary.LittleEndian.PutUint16(bytes[2*i:], uint16((u+0x7fff+u>>16&1)>>16)) // to nearest, ties to even
-			}
-			if _, err := w.Write(bytes); err != nil {
+			if _, err := w.Write(encode(row)); err != nil {
 				return err
 			}
 		}
 		return nil
 	}}
+}
+
+// bf16Bytes rounds to nearest, ties to even.
+func bf16Bytes(row []float32) []byte {
+	out := make([]byte, 2*len(row))
+	for i, v := range row {
+		u := math.Float32bits(v)
+		binary.LittleEndian.PutUint16(out[2*i:], uint16((u+0x7fff+u>>16&1)>>16))
+	}
+	return out
 }
 
 // inBF16 tells whether every value is a bf16 number.

@@ -40,6 +40,8 @@ type Options struct {
 	Adapter *transformer.Adapter
 	// EndTokens are the ids that end an answer, the chat template's first; nil means the base model's end token.
 	EndTokens []int32
+	// Float32 makes Safetensors keep matrices in float32, so that nothing of the adapter is rounded away.
+	Float32 bool
 	// Shard is the size at which a new safetensors file begins, in bytes; 0 means safetensors.DefaultShard.
 	Shard int64
 }

@@ -62,6 +62,7 @@ var imports = map[string]string{
 	"cmd/internal/estimate":             "activities constitution dataset lm/chat lm/train lm/transformer spec",
 	"bench/gemm":                        "tensor",
 	"bench/engine":                      "lm/chat lm/gguf lm/hub lm/sample lm/tokenizer lm/train lm/transformer tensor",
+	"bench/serve":                       "activities lm/chat lm/hub lm/sample lm/transformer serve tensor",
 	"bench/chaos":                       "testenv/chaos",
 	"bench/bandwidth":                   "lm/gguf lm/transformer tensor",
 	"bench/overhead":                    "activities constitution dataset lm/hub lm/train lm/transformer tensor",

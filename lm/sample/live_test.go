@@ -246,3 +246,36 @@ func TestLiveRefuses(t *testing.T) {
 		t.Error("a refused row is in work")
 	}
 }
+
+// TestLiveShares: rows that begin alike hold their beginning once, and so do those that come later.
+func TestLiveShares(t *testing.T) {
+	m, stack := tiny(t, 160)
+	l, err := sample.NewLive(m, [][]*transformer.Adapter{stack}, sample.LiveOptions{MaxRows: 10, PrefillTokens: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Three whole pages in common; with the rest of the prompt and two tokens of answer each row fills a part of a fourth.
+	rows := make([]said, 20)
+	for i := range rows {
+		prompt := slices.Repeat([]int32{7}, 98)
+		prompt = append(prompt, int32(i), 1, 2)
+		if err := l.Add(rows[i].row(sample.Request{Prompt: prompt, Params: sample.Params{MaxTokens: 2}}, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	most := 0
+	for l.Busy() {
+		if err := l.Step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		most = max(most, l.Pages())
+	}
+	if want := 3 + len(rows); most > want {
+		t.Errorf("%d pages in use, at most %d hold what differs", most, want)
+	}
+	for i := range rows {
+		if rows[i].ends != 1 || rows[i].err != nil {
+			t.Errorf("row %d: %+v", i, rows[i])
+		}
+	}
+}

@@ -71,7 +71,7 @@ func (v *Inventory) Removal(id string) (Removal, error) {
 		case RootData:
 			return folders[r.Name]
 		}
-		return keys[path.Base(path.Dir(r.Name))] || workflows[path.Base(r.Name)]
+		return keys[path.Base(r.Name)] || keys[path.Base(path.Dir(r.Name))] || workflows[path.Base(r.Name)]
 	}
 	live, gone, prefixes := map[string]bool{}, map[string]bool{}, []string{"runs/" + id + "/"}
 	for f := range folders {

@@ -159,8 +159,8 @@ func (f planFlags) measure(cmd *cobra.Command, p *activities.Plan, o *estimate.O
 	s := p.Spec
 	r := estimate.Assumed(*p)
 	file, err := hub.Resolve(s.Model, hubOptions(cmd))
-	if errors.Is(err, hub.ErrNotPulled) {
-		r.Basis = append(r.Basis, fmt.Sprintf("the model %s is not on this machine: `character model pull %s` gets it, then time and memory can be measured", s.Model, s.Model))
+	if err != nil && (errors.Is(err, hub.ErrNotPulled) || s.Model == modelOf(s.Preset)) {
+		r.Basis = append(r.Basis, fmt.Sprintf("time and memory are not measured, because the model is not on this machine: %v", err))
 		return r, s.Model, nil
 	}
 	if err != nil {
@@ -209,6 +209,16 @@ func (f planFlags) measure(cmd *cobra.Command, p *activities.Plan, o *estimate.O
 		r.Basis = append(r.Basis, "weights: quantized was not measured: sampling is quicker than this says")
 	}
 	return r, s.Model, err
+}
+
+// modelOf is a preset's model, which may be meant for another machine.
+func modelOf(preset string) string {
+	raw, err := spec.Set(nil, "preset", preset)
+	if err != nil {
+		return ""
+	}
+	s, _ := spec.Resolve(raw) // it is the name of a resolved spec
+	return s.Model
 }
 
 func (p planned) print(out io.Writer) error {

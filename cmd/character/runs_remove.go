@@ -92,10 +92,14 @@ func removeRun(cmd *cobra.Command, id string, yes bool) (err error) {
 			return fmt.Errorf("stopped after %d of %d objects: %w; `character runs remove %s` goes on", i, len(r.Objects), err, id)
 		}
 	}
-	if err := forget(ctx, e, id); err != nil {
+	gone, err := forget(ctx, e, id)
+	if err != nil {
 		return fmt.Errorf("the bucket's part of run %s is removed: %w; `character runs remove %s` goes on", id, err, id)
 	}
-	_, err = fmt.Fprintf(out, "Run %s is removed; %s are free. `character gc` finds what nothing names any more.\n", id, size(r.Bytes))
+	fmt.Fprintf(out, "Run %s is removed; %s are free. `character gc` finds what nothing names any more.\n", id, size(r.Bytes))
+	if !gone {
+		_, err = fmt.Fprintln(out, "Temporal deletes its histories in its own time while it runs; until then it still lists the run.")
+	}
 	return err
 }
 
@@ -142,21 +146,39 @@ func removable(ctx context.Context, e *env, id string) (activities.Removal, erro
 	return r, err
 }
 
-// forget deletes a run's histories.
-func forget(ctx context.Context, e *env, id string) error {
+// forgetting is how long a command waits for Temporal, which deletes in the background.
+const forgetting = 30 * time.Second
+
+// forget deletes a run's histories, and waits for a while until they are gone.
+func forget(ctx context.Context, e *env, id string) (gone bool, err error) {
 	for _, w := range append([]string{id}, childrenOf(id)...) {
-		all, err := executions(ctx, e, fmt.Sprintf("WorkflowId = '%s'", strings.ReplaceAll(w, "'", "''")))
+		all, err := executions(ctx, e, ofWorkflow(w))
 		if err != nil {
-			return err
+			return false, err
 		}
 		for _, x := range all {
 			_, err := e.client.WorkflowService().DeleteWorkflowExecution(ctx, &workflowservice.DeleteWorkflowExecutionRequest{Namespace: e.info.Namespace, WorkflowExecution: x.Execution})
 			if _, none := errors.AsType[*serviceerror.NotFound](err); err != nil && !none {
-				return fmt.Errorf("delete the history of %s: %w", w, err)
+				return false, fmt.Errorf("delete the history of %s: %w", w, err)
 			}
 		}
 	}
-	return nil
+	for deadline := time.Now().Add(forgetting); time.Now().Before(deadline); {
+		left, err := executions(ctx, e, ofWorkflow(id))
+		if err != nil || len(left) == 0 {
+			return err == nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+	return false, nil
+}
+
+func ofWorkflow(id string) string {
+	return fmt.Sprintf("WorkflowId = '%s'", strings.ReplaceAll(id, "'", "''"))
 }
 
 // confirm asks a person. Without a terminal nobody is there to answer.

@@ -46,7 +46,7 @@ const beyond = "beyond the target"
 
 // Table is the rows of one kind. It grows with its stage: [Table.Follow] reads what is new.
 type Table struct {
-	Rows  []Row
+	Rows []Row
 	// Resets counts how often the rows turned out to be others: a run was started again under the same id.
 	Resets int
 

@@ -12,8 +12,8 @@ import (
 
 // runState is what `status --json` says of a run.
 type runState struct {
-	ID, State string
-	Stages    []struct {
+	ID, State, Error string
+	Stages           []struct {
 		Name, State, Step string
 		Done, Total, Kept int64
 	}

@@ -51,7 +51,7 @@ type node struct {
 const evil = `<img src=x onerror="document.title='taken'"><script>alert(1)</script>`
 
 // chunk appends rows to a chain.
-func chunk(t *testing.T, s *store.Store, previous *store.Ref, rows []dataset.Response) *store.Ref {
+func chunk(t testing.TB, s *store.Store, previous *store.Ref, rows []dataset.Response) *store.Ref {
 	t.Helper()
 	parts, err := dataset.WriteParts(t.Context(), s, "parts/test", rows)
 	if err != nil {
@@ -69,7 +69,7 @@ func chunk(t *testing.T, s *store.Store, previous *store.Ref, rows []dataset.Res
 }
 
 // grow appends n pairs from number from on: every fifth has a dropped chosen answer, every seventh a dropped rejected one.
-func grow(t *testing.T, s *store.Store, r *activities.Rows, from, n int) {
+func grow(t testing.TB, s *store.Store, r *activities.Rows, from, n int) {
 	t.Helper()
 	var chosen, rejected []dataset.Response
 	for i := from; i < from+n; i++ {
@@ -93,7 +93,7 @@ func grow(t *testing.T, s *store.Store, r *activities.Rows, from, n int) {
 }
 
 // site is a handler with a run named r.
-func site(t *testing.T) (*told, *store.Store, http.Handler) {
+func site(t testing.TB) (*told, *store.Store, http.Handler) {
 	t.Helper()
 	server := s3server.Shared(t)
 	s, err := store.Open(t.Context(), store.Config{Endpoint: server.Endpoint, Bucket: "live", Prefix: strings.ToLower(t.Name()), AccessKey: server.AccessKey, SecretKey: server.SecretKey})
@@ -106,7 +106,7 @@ func site(t *testing.T) (*told, *store.Store, http.Handler) {
 	return runs, s, live.Handler(live.Options{Open: func(context.Context) (*store.Store, live.Runs, error) { return s, runs, nil }, Page: func(id string) string { return "http://127.0.0.1:8233/" + id }})
 }
 
-func ask(t *testing.T, h http.Handler, host, path string, head ...string) *http.Response {
+func ask(t testing.TB, h http.Handler, host, path string, head ...string) *http.Response {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodGet, "http://"+host+path, nil)
 	for i := 0; i < len(head); i += 2 {
@@ -117,7 +117,7 @@ func ask(t *testing.T, h http.Handler, host, path string, head ...string) *http.
 	return w.Result()
 }
 
-func body(t *testing.T, r *http.Response) string {
+func body(t testing.TB, r *http.Response) string {
 	t.Helper()
 	b, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -126,7 +126,7 @@ func body(t *testing.T, r *http.Response) string {
 	return string(b)
 }
 
-func rows(t *testing.T, h http.Handler, query string) live.Answer {
+func rows(t testing.TB, h http.Handler, query string) live.Answer {
 	t.Helper()
 	r := ask(t, h, "127.0.0.1:8235", "/runs/r/rows?"+query)
 	b := body(t, r)
@@ -281,5 +281,17 @@ func TestRefusals(t *testing.T) {
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "http://127.0.0.1/runs/r", nil))
 	if w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %d", w.Code)
+	}
+}
+
+// BenchmarkRows answers a page of 10,000 rows: a search that matches few, which looks at them all.
+func BenchmarkRows(b *testing.B) {
+	runs, s, h := site(b)
+	for from := 0; from < 10000; from += 1000 {
+		grow(b, s, &runs.rows, from, 1000)
+	}
+	rows(b, h, "")
+	for b.Loop() {
+		rows(b, h, "drop=kept&q="+url.QueryEscape("ship 96."))
 	}
 }

@@ -335,7 +335,8 @@ def main():
             check("checksums", checksums, o)
         if "weights" in on:
             check("weights in safetensors", weights, o)
-        tok = AutoTokenizer.from_pretrained(os.path.join(o.export, "safetensors"))
+        if not {"transformers", "llama", "trl"}.isdisjoint(on):
+            tok = AutoTokenizer.from_pretrained(os.path.join(o.export, "safetensors"))
         if "transformers" in on or "llama" in on:
             from transformers import AutoConfig
 

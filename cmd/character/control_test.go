@@ -53,14 +53,18 @@ func (m *machine) waitFor(id, what string, is func(runState) bool) runState {
 func (m *machine) alone(more ...string) *session {
 	m.t.Helper()
 	args := append([]string{"up"}, more...)
+	var held []net.Listener // together, so that they differ
 	for _, flag := range []string{"--temporal-port", "--http-port", "--ui-port", "--s3-port", "--report-port"} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		defer l.Close()
+		held = append(held, l)
 		_, port, _ := net.SplitHostPort(l.Addr().String())
 		args = append(args, flag, port)
+	}
+	for _, l := range held {
+		_ = l.Close()
 	}
 	s := m.session(args...)
 	s.said("up", has("Ctrl-C stops it"))

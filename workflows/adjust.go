@@ -53,9 +53,6 @@ func (r *run) controls(ctx workflow.Context) error {
 			if err == nil {
 				err = spec.CheckAdjust(list, r.phase)
 			}
-			if err == nil && r.brief.Plan.Key == "" {
-				err = errResolving
-			}
 			return err
 		}})
 	if err != nil {
@@ -107,6 +104,10 @@ func (r *run) phases() map[string]spec.Phase {
 
 // adjust makes a new plan, tells the running stage, and records what was changed. All of it happens, or nothing.
 func (r *run) adjust(ctx workflow.Context, in Input) (Adjusted, error) {
+	// After a reset the server sends what was asked before again, at once.
+	if err := workflow.Await(ctx, func() bool { return r.brief.Plan.Key != "" }); err != nil {
+		return Adjusted{}, err
+	}
 	if err := r.adjusting.Lock(ctx); err != nil {
 		return Adjusted{}, err
 	}

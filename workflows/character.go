@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
@@ -30,6 +31,9 @@ type Progress struct {
 
 // changeRecordFirst is the change that records a run before its first stage; older histories lack that record.
 const changeRecordFirst = "record-before-first-stage"
+
+// changeWaitForOld is the change that waits for a stage of that id to end; before it the run failed.
+const changeWaitForOld = "wait-for-old-stage"
 
 // Result is what a finished run returns; everything else is in the run's record in the store.
 type Result struct {
@@ -151,23 +155,16 @@ func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput)
 	if err := workflow.Await(ctx, func() bool { return !r.paused }); err != nil {
 		return activities.Stage{}, err
 	}
-	if err := r.adjusting.Lock(ctx); err != nil { // the stage begins with the old spec or with the new one
-		return activities.Stage{}, err
-	}
-	brief := r.brief
-	in.Brief, in.Parent = &brief, r.ID
-	r.attributes(ctx, kind)
-	r.child, r.up = r.ID+"/"+kind, false
 	var st activities.Stage
-	future := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID: r.child, TaskQueue: activities.DataQueue, ParentClosePolicy: enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL, WaitForCancellation: true,
-		WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE, StaticSummary: kind + " of " + r.ID,
-	}), child, in)
-	r.adjusting.Unlock()
-	_ = future.GetChildWorkflowExecution().Get(ctx, nil) // when it cannot start, the result says so too
-	r.up = true
-	err := future.Get(ctx, &st)
-	r.child = ""
+	err := r.begin(ctx, kind, child, in, &st)
+	for wait := 2 * time.Second; isTaken(err) && workflow.GetVersion(ctx, changeWaitForOld, workflow.DefaultVersion, 1) == 1; wait = min(2*wait, time.Minute) {
+		// A reset leaves the stage of the run before behind, which ends after its segment.
+		_ = workflow.RequestCancelExternalWorkflow(ctx, r.ID+"/"+kind, "").Get(ctx, nil) // it may be over already
+		if err := workflow.NewTimerWithOptions(ctx, wait, workflow.TimerOptions{Summary: "wait for the end of the " + kind + " stage that a reset left"}).Get(ctx, nil); err != nil {
+			return st, err
+		}
+		err = r.begin(ctx, kind, child, in, &st)
+	}
 	if eerr := r.endedEarly(ctx); err == nil {
 		err = eerr
 	}
@@ -200,6 +197,33 @@ func (r *run) stage(ctx workflow.Context, kind string, child any, in StageInput)
 	r.done = append(r.done, st)
 	r.show(ctx)
 	return st, r.record(ctx)
+}
+
+// begin starts a stage as a child and waits for its result.
+func (r *run) begin(ctx workflow.Context, kind string, child any, in StageInput, st *activities.Stage) error {
+	if err := r.adjusting.Lock(ctx); err != nil { // the stage begins with the old spec or with the new one
+		return err
+	}
+	brief := r.brief
+	in.Brief, in.Parent = &brief, r.ID
+	r.attributes(ctx, kind)
+	r.child, r.up = r.ID+"/"+kind, false
+	future := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+		WorkflowID: r.child, TaskQueue: activities.DataQueue, ParentClosePolicy: enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL, WaitForCancellation: true,
+		WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE, StaticSummary: kind + " of " + r.ID,
+	}), child, in)
+	r.adjusting.Unlock()
+	_ = future.GetChildWorkflowExecution().Get(ctx, nil) // when it cannot start, the result says so too
+	r.up = true
+	err := future.Get(ctx, st)
+	r.child = ""
+	return err
+}
+
+// isTaken says that a stage of that id runs already.
+func isTaken(err error) bool {
+	var taken *temporal.ChildWorkflowExecutionAlreadyStartedError
+	return errors.As(err, &taken)
 }
 
 func (r *run) record(ctx workflow.Context) error {

@@ -3,6 +3,7 @@ package main_test
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,6 +48,29 @@ func (m *machine) waitFor(id, what string, is func(runState) bool) runState {
 	}
 }
 
+// alone starts a stack on ports that no other stack has had: a worker of another one that was killed a moment ago may still
+// ask the usual ports for work.
+func (m *machine) alone(more ...string) *session {
+	m.t.Helper()
+	args := append([]string{"up"}, more...)
+	var held []net.Listener // together, so that they differ
+	for _, flag := range []string{"--temporal-port", "--http-port", "--ui-port", "--s3-port", "--report-port"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		held = append(held, l)
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		args = append(args, flag, port)
+	}
+	for _, l := range held {
+		_ = l.Close()
+	}
+	s := m.session(args...)
+	s.said("up", has("Ctrl-C stops it"))
+	return s
+}
+
 // refused runs a command that must fail with what it says.
 func (m *machine) refused(want string, args ...string) {
 	m.t.Helper()
@@ -71,8 +95,7 @@ func stands(s runState) bool {
 func TestAdjustedRun(t *testing.T) {
 	m := newMachine(t)
 	slow := []string{"--set", "preferences.chunk=2", "--set", "introspection.chunk=2", "--set", "dpo.segment_steps=1", "--set", "sft.segment_steps=1"}
-	up := m.session("up")
-	up.said("up", has("character is up"))
+	up := m.alone()
 	m.must(m.runArgs("turned", append(slow, "--detach")...)...)
 	m.refused("there is no field", "adjust", "turned", "dpo.epoch=3")
 	m.refused("start another run", "adjust", "turned", "seed=3")
@@ -95,8 +118,7 @@ func TestAdjustedRun(t *testing.T) {
 	m.must("finish-early", "turned", "preferences")
 	m.must("finish-early", "turned", "preferences")
 	up.kill()
-	up = m.session("up")
-	up.said("up again", has("character is up"))
+	up = m.alone()
 
 	m.waitFor("turned", "a step", func(s runState) bool { return s.Stages[1].Done >= 1 })
 	if out := m.must("finish-early", "turned", "preferences"); !strings.Contains(out, "over") {

@@ -170,8 +170,7 @@ func (m *machine) tinyInput(set ...string) string {
 func TestForms(t *testing.T) {
 	m := newMachine(t)
 	// A file that runs on this machine may name: the model is outside the folder of models.
-	up := m.session("up", "--allow-path", m.model)
-	up.said("up", has("Ctrl-C stops it"))
+	m.alone("--allow-path", m.model)
 	f := m.forms(t)
 	first := f.start("form", m.tinyInput("preferences.chunk=2", "dpo.segment_steps=1"))
 	m.waitFor("form", "a pair", func(s runState) bool { return s.Stages[0].Kept >= 1 })
@@ -315,8 +314,7 @@ func TestFormOfOneField(t *testing.T) {
 		}
 		t.Skip("the demo's model is not here; `character model pull smollm2-135m-instruct` gets it")
 	}
-	up := m.session("up")
-	up.said("up", has("Ctrl-C stops it"))
+	m.alone()
 	f := m.forms(t)
 	f.start("sarcastic", `{"constitution":"sarcastic"}`)
 	m.waitFor("sarcastic", "the first stage", func(s runState) bool { return s.Stages[0].State == "running" && s.Stages[0].Total == 96 })

@@ -39,8 +39,7 @@ func get(t *testing.T, url, host string) (int, string) {
 // With a browser on this machine the page is looked at in it, on a phone's width.
 func TestLiveReport(t *testing.T) {
 	m := newMachine(t)
-	up := m.session("up")
-	up.said("up", has("Live reports"))
+	up := m.alone()
 	address := regexp.MustCompile(`Live reports\s+(http://127\.0\.0\.1:\d+)`).FindStringSubmatch(up.output())
 	if address == nil {
 		t.Fatalf("no address in\n%s", up.output())

@@ -110,10 +110,11 @@ func checkFooter(data []byte) error {
 	if n < 12 || string(data[:4]) != magic || string(data[n-4:]) != magic {
 		return errors.New("it does not begin and end as one")
 	}
-	if size := binary.LittleEndian.Uint32(data[n-8:]); int64(size) > int64(n-12) {
+	size := binary.LittleEndian.Uint32(data[n-8:])
+	if int64(size) > int64(n-12) {
 		return fmt.Errorf("its metadata have %d bytes in a file of %d", size, n)
 	}
-	return nil
+	return checkLists(data[n-8-int(size) : n-8])
 }
 
 // checkChunks refuses what the library can not be trusted with: some of its decompressors do not end on damaged data.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 // Calls that make a long text out of short ones: x.replace(a, b), x.format(a), x | replace(a, b), x | join(s) and
@@ -27,6 +28,12 @@ func mask(body string) string {
 // bound rewrites the growing calls of a tag.
 func (g guardNames) bound(body string) (string, error) {
 	code := mask(body)
+	for i := range len(code) {
+		if code[i] >= 0x80 { // the engine passes over some and makes names of others
+			r, _ := utf8.DecodeRuneInString(code[i:])
+			return "", fmt.Errorf("%q stands outside of a text; names and operators are ASCII", r)
+		}
+	}
 	if strings.Contains(code, "__filter_") { // the engine's own names for its filters
 		return "", errors.New("a name with __filter_ is not allowed")
 	}
@@ -74,7 +81,7 @@ func (g guardNames) bound(body string) (string, error) {
 // and indices that follow it. It returns end when there is none.
 func primary(code string, end int) int {
 	word := func(c byte) bool {
-		return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
+		return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 	}
 	at := end
 	for {

@@ -211,11 +211,7 @@ func TestForms(t *testing.T) {
 	if n := len(m.status("form").Adjusted); n != 2 {
 		t.Errorf("%d adjustments are left after the reset", n)
 	}
-	d, err := f.DescribeWorkflowExecution(f.ctx(), &workflowservice.DescribeWorkflowExecutionRequest{Namespace: namespace, Execution: &common.WorkflowExecution{WorkflowId: "form"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.reset("form", d.WorkflowExecutionInfo.Execution.RunId) // the end again: every stage is reused
+	f.reset("form", first) // the end again: every stage is reused
 	m.waitFor("form", "the end again", func(s runState) bool { return s.State == "completed" && s.Stages[4].State == "reused" })
 	m.same(t, "form", want)
 	for _, q := range []string{`CharacterConstitution="captain" AND CharacterOutcome="completed"`, fmt.Sprintf("CharacterModel=%q", m.model), `CharacterPreset="demo"`} {

@@ -392,7 +392,7 @@ func TestRefusals(t *testing.T) {
 		{[]string{"status", "ghost"}, "character ", 1},
 		{[]string{"pause", "ghost"}, "nothing is running", 1},
 		{[]string{"export", "ghost"}, "--out", 2},
-		{[]string{"export", "ghost", "--out", "x", "--format", "onnx"}, `--format "onnx" is not known; give safetensors, gguf-bf16`, 2},
+		{[]string{"export", "ghost", "--out", "x", "--format", "onnx"}, `--format "onnx" is not known; give safetensors, safetensors-f32, gguf-bf16`, 2},
 		{[]string{"frobnicate"}, "frobnicate", 2},
 	} {
 		out, err := m.command(c.args...).CombinedOutput()

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"syscall"
 
 	"go.temporal.io/server/common/log"
 	"go.uber.org/zap"
@@ -59,6 +60,14 @@ func (l *serverLog) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 		close(l.fatal)
 	})
 	runtime.Goexit()
+}
+
+// failure is the error of the fatal line, once fatal is closed. A port that somebody took since it was chosen is ErrPortInUse.
+func (l *serverLog) failure() error {
+	if errors.Is(l.err, syscall.EADDRINUSE) {
+		return &portInUse{l.err.Error()}
+	}
+	return l.err
 }
 
 func (l *serverLog) close() error { return l.file.close() }

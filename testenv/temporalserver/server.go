@@ -136,9 +136,12 @@ func Start(ctx context.Context, o Options) (s *Server, err error) {
 	if err != nil {
 		return s, err
 	}
-	srv, err := newServer(o, p, s.log.logger)
-	if err != nil {
-		return s, fmt.Errorf("temporal: configure the server: %w", err)
+	var srv temporal.Server
+	if err := s.survive(func() (err error) { // it takes the first port here
+		srv, err = newServer(o, p, s.log.logger)
+		return err
+	}); err != nil {
+		return s, fmt.Errorf("temporal: configure the server: %w; its log is %s", err, s.log.path)
 	}
 	if err := s.startServer(ctx, srv); err != nil {
 		return s, err
@@ -160,6 +163,32 @@ func Start(ctx context.Context, o Options) (s *Server, err error) {
 	return s, nil
 }
 
+// survive runs f, which a fatal log line ends: by the end of its goroutine, or by the panic that this makes of itself where
+// the server waits for a value. By itself such a line would end the whole process.
+func (s *Server) survive(f func() error) error {
+	done, err := make(chan struct{}), errors.New("it ended before it was up")
+	go func() {
+		defer close(done)
+		defer func() {
+			if r := recover(); r != nil {
+				select {
+				case <-s.log.fatal:
+				default:
+					panic(r)
+				}
+			}
+		}()
+		err = f()
+	}()
+	<-done
+	select {
+	case <-s.log.fatal:
+		return s.log.failure()
+	default:
+		return err
+	}
+}
+
 // startServer runs srv.Start, and comes back also when the server gives up with a fatal log line,
 // which by itself would end the whole process.
 func (s *Server) startServer(ctx context.Context, srv temporal.Server) error {
@@ -172,7 +201,7 @@ func (s *Server) startServer(ctx context.Context, srv temporal.Server) error {
 	select {
 	case <-s.started:
 	case <-s.log.fatal:
-		err = s.log.err
+		err = s.log.failure()
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}

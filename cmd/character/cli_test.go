@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -32,6 +33,7 @@ type listedSet struct {
 
 // TestDataCommands reads a finished run's data sets without any server.
 func TestDataCommands(t *testing.T) {
+	t.Parallel()
 	d := killedRun(t)
 	m := copyOf(t, d, d.finished)
 	var ls, stats struct{ DataSets []listedSet }
@@ -335,6 +337,7 @@ type listed struct {
 
 // TestRunsRemove lists a run, refuses what must not go, and removes it to the last object.
 func TestRunsRemove(t *testing.T) {
+	t.Parallel()
 	d := killedRun(t)
 	open := copyOf(t, d, d.data) // in the middle of its DPO training
 	var l listed
@@ -369,6 +372,8 @@ func TestRunsRemove(t *testing.T) {
 	if out := m.must("runs", "remove", "tiny", "--yes"); !strings.Contains(out, "preferences, dpo, introspection, sft, evaluation") || !strings.Contains(out, "is removed") {
 		t.Errorf("runs remove:\n%s", out)
 	}
+	up := m.session("up", "--no-worker")
+	up.said("it is up", has("Temporal UI"))
 	for deadline := time.Now().Add(8 * time.Minute); ; { // Temporal deletes in its own time, while it runs
 		if m.into(&l, "runs", "list", "--json"); len(l.Runs) == 0 {
 			break
@@ -378,6 +383,10 @@ func TestRunsRemove(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 	}
+	if err := up.c.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	up.finished()
 	for _, pattern := range []string{"runs/*", "stages/*/*", "datasets/*", "train/*", "adapters/*", "evaluations/*", "parts/pairs/*"} {
 		left, err := filepath.Glob(filepath.Join(m.data, "s3", "character", filepath.FromSlash(pattern)))
 		if err != nil || len(left) != 0 {

@@ -93,6 +93,7 @@ func stands(s runState) bool {
 // TestAdjustedRun changes a run in every stage, ends three stages early and kills everything with -9 in between: it ends
 // with the bytes of a run that was started with what its spec says then.
 func TestAdjustedRun(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	slow := []string{"--set", "preferences.chunk=2", "--set", "introspection.chunk=2", "--set", "dpo.segment_steps=1", "--set", "sft.segment_steps=1"}
 	up := m.alone()

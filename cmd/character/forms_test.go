@@ -168,6 +168,7 @@ func (m *machine) tinyInput(set ...string) string {
 // TestForms starts a run as the UI's form and the CLIs do, pauses it by signal as tctl does, adjusts and resumes it by
 // updates, reads its page, resets it in the middle and at the end, and finds it in list views.
 func TestForms(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	// A file that runs on this machine may name: the model is outside the folder of models.
 	m.alone("--allow-path", m.model)

@@ -38,6 +38,7 @@ func (m *machine) serving(args ...string) (*exec.Cmd, string) {
 // TestServe: a run's models answer as `character generate` does, its own teacher client understands them, a second run
 // learns from them, and a signal lets running answers end.
 func TestServe(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.must(m.runArgs("tiny")...)
 	c, url := m.serving("--id", "tiny", "--rows", "4")

@@ -3,8 +3,7 @@
 // The SDK's own heartbeats cancel an activity when one of them cannot be sent for the throttle interval (at most
 // a minute), whatever the heartbeat timeout is: a server that restarts would end every training attempt. Run sends
 // its own heartbeats instead and lets the work go on until the server has said that the attempt is over, the worker
-// stops, nothing got through for the whole heartbeat timeout, or the work itself stands still (watchdog.go). Work that
-// is done while the server is away waits for it with its result.
+// stops, nothing got through for the whole heartbeat timeout, or the work itself stands still (watchdog.go).
 //
 // It knows nothing of what the work is. Inside Run do not call activity.RecordHeartbeat. Start reading at Run.
 package heartbeat
@@ -74,15 +73,12 @@ const (
 	flushTime = 5 * time.Second
 	// again is the time between heartbeats while none gets through, or Every where that is less.
 	again = time.Second
-	// fresh is how long ago the server was heard at most when a result is given to the SDK, which offers it for a minute.
-	fresh = time.Second
 )
 
 // Run calls work and sends heartbeats until it returns. ctx is the activity's context. The context that work gets
 // carries ctx's values and ends with a cause (context.Cause): see the errors above.
 //
-// When work succeeds, so does Run, even if it was told to end meanwhile; while the server is away it waits for it, for no
-// longer than the heartbeat timeout. When work fails for a reason of its own, Run
+// When work succeeds, so does Run, even if it was told to end meanwhile. When work fails for a reason of its own, Run
 // returns that error. When work returns because its context ended, Run returns what closes the attempt right: a
 // cancellation for a canceled activity, a retryable error with a delay of a second for a stopping worker, and the
 // cause for all others. Before any error the newest details are sent once more. Work that stalls and does not even look
@@ -106,9 +102,6 @@ func run(ctx context.Context, send send, o Options, work func(context.Context) e
 		timeout:   info.HeartbeatTimeout,
 		details:   o.Details,
 		converter: o.Converter,
-		heard:     time.Now(), // it has just given us the task
-		news:      make(chan struct{}),
-		poke:      make(chan struct{}, 1),
 	}
 	if b.converter == nil {
 		b.converter, _ = ctx.Value(converterKey{}).(converter.DataConverter)
@@ -142,7 +135,6 @@ func run(ctx context.Context, send send, o Options, work func(context.Context) e
 		cause = context.Cause(wctx)
 	}
 	if err == nil {
-		b.reach(wctx)
 		return nil
 	}
 	stop()
@@ -219,54 +211,11 @@ type beater struct {
 	timeout   time.Duration // 0: none
 	details   func() any
 	converter converter.DataConverter
-	poke      chan struct{} // asks for a heartbeat now
-
-	mu    sync.Mutex
-	heard time.Time     // when the newest heartbeat was sent that got through
-	news  chan struct{} // closed when heard changes
-}
-
-// last is when the server was heard, and what is closed when it is heard again.
-func (b *beater) last() (time.Time, <-chan struct{}) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.heard, b.news
-}
-
-func (b *beater) hear(sent time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.heard = sent
-	close(b.news)
-	b.news = make(chan struct{})
-}
-
-// reach returns when the server is there to take the result, or ctx ends. A result that the SDK cannot deliver is lost,
-// and the server would have another attempt made for nothing.
-func (b *beater) reach(ctx context.Context) {
-	if b.timeout == 0 {
-		return
-	}
-	since := time.Now().Add(-fresh)
-	for first := true; ; first = false {
-		heard, news := b.last()
-		if heard.After(since) {
-			return
-		}
-		if first {
-			b.poke <- struct{}{}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-news:
-		}
-	}
 }
 
 // loop beats at once and then every b.every, until ctx ends or there is a reason to end it.
 func (b *beater) loop(ctx context.Context, end context.CancelCauseFunc) {
-	heard, _ := b.last()
+	heard := time.Now() // it has just given us the task
 	for {
 		sent := time.Now()
 		// A short interval must not make a slow answer a failure.
@@ -277,7 +226,6 @@ func (b *beater) loop(ctx context.Context, end context.CancelCauseFunc) {
 		switch cause := final(err); {
 		case err == nil:
 			heard, wait = sent, b.every
-			b.hear(sent)
 		case cause != nil:
 			end(cause)
 			return
@@ -290,7 +238,6 @@ func (b *beater) loop(ctx context.Context, end context.CancelCauseFunc) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-b.poke:
 		case <-time.After(wait):
 		}
 	}

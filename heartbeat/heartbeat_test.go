@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -288,83 +287,4 @@ func TestRun(t *testing.T) {
 	if _, err := env.ExecuteActivity("work"); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// timedOut gives activities a heartbeat timeout.
-type timedOut struct {
-	interceptor.ActivityOutboundInterceptorBase
-}
-
-func (o *timedOut) GetInfo(ctx context.Context) activity.Info {
-	i := o.Next.GetInfo(ctx)
-	i.HeartbeatTimeout = time.Minute
-	return i
-}
-
-// Work that ends while the server is away waits with its result until the server is heard, and no longer than the
-// worker may.
-func TestResultWaits(t *testing.T) {
-	for _, how := range []string{"heard again", "gone", "worker stops"} {
-		t.Run(how, func(t *testing.T) {
-			var away, done atomic.Bool
-			stop := make(chan struct{})
-			after := 0 // heartbeats since the work was done
-			s := &server{answer: func(int) error {
-				if !away.Load() {
-					return nil
-				}
-				if !done.Load() {
-					return serviceerror.NewUnavailable("away")
-				}
-				after++
-				switch {
-				case after < 3:
-					return serviceerror.NewUnavailable("away")
-				case how == "gone":
-					return serviceerror.NewNotFound("no such attempt")
-				case how == "worker stops":
-					if after == 3 {
-						close(stop)
-					}
-					return serviceerror.NewUnavailable("away")
-				}
-				return nil
-			}}
-			var suite testsuite.WorkflowTestSuite
-			env := suite.NewTestActivityEnvironment()
-			env.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{&timing{}}})
-			env.SetWorkerStopChannel(stop)
-			o := heartbeat.Options{Every: 5 * time.Millisecond, Details: func() any { return 7 }}
-			env.RegisterActivityWithOptions(func(ctx context.Context) error {
-				return heartbeat.RunSending(ctx, s.record, o, func(context.Context) error {
-					away.Store(true)
-					time.Sleep(1100 * time.Millisecond) // what was heard before is old
-					done.Store(true)
-					return nil
-				})
-			}, activity.RegisterOptions{Name: "work"})
-			if _, err := env.ExecuteActivity("work"); err != nil {
-				t.Error(err)
-			}
-			if after < 3 {
-				t.Errorf("the result was given after %d heartbeats", after)
-			}
-		})
-	}
-}
-
-type timing struct {
-	interceptor.WorkerInterceptorBase
-}
-
-func (*timing) InterceptActivity(_ context.Context, next interceptor.ActivityInboundInterceptor) interceptor.ActivityInboundInterceptor {
-	return &timingInbound{interceptor.ActivityInboundInterceptorBase{Next: next}}
-}
-
-type timingInbound struct {
-	interceptor.ActivityInboundInterceptorBase
-}
-
-func (i *timingInbound) Init(next interceptor.ActivityOutboundInterceptor) error {
-	return i.Next.Init(&timedOut{interceptor.ActivityOutboundInterceptorBase{Next: next}})
 }

@@ -7,6 +7,8 @@ import (
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/interceptor"
+
+	"github.com/opencharacter/opencharacter/workflows"
 )
 
 // attempt names one attempt at an activity.
@@ -18,12 +20,13 @@ type attempt struct {
 // held is what the workers of this process are at.
 type held struct {
 	interceptor.WorkerInterceptorBase
-	mu sync.Mutex
-	at map[attempt]time.Time // when it ended; the zero time while it lasts
+	mu     sync.Mutex
+	at     map[attempt]time.Time // when it ended; the zero time while it lasts
+	pruned time.Time             // when what is over was last forgotten
 }
 
-// answering is how long the SDK tries to deliver the outcome of an attempt.
-const answering = time.Minute
+// answering is how long the outcome of an attempt may be on its way: see Connection.
+const answering = workflows.Outage
 
 func newHeld() *held { return &held{at: map[attempt]time.Time{}} }
 
@@ -46,6 +49,10 @@ func (h *held) end(a attempt) {
 	defer h.mu.Unlock()
 	now := time.Now()
 	h.at[a] = now
+	if now.Sub(h.pruned) < answering/10 {
+		return
+	}
+	h.pruned = now
 	for k, t := range h.at { // has says no to it
 		if !t.IsZero() && now.Sub(t) > answering {
 			delete(h.at, k)

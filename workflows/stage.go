@@ -313,18 +313,18 @@ func onData(ctx workflow.Context, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.DataQueue, StartToCloseTimeout: 15 * time.Minute, HeartbeatTimeout: 20 * time.Second, RetryPolicy: retry(), Summary: clip(summary)})
 }
 
-// outage is how long Temporal may be away, or a worker unheard, without the end of what it is at: a server that comes
+// Outage is how long Temporal may be away, or a worker unheard, without the end of what it is at: a server that comes
 // back ends every attempt at once whose heartbeat timeout has passed meanwhile. A worker that is gone is missed much
 // sooner: by the other workers (workers.Silence).
-const outage = 15 * time.Minute
+const Outage = 15 * time.Minute
 
 func onTeacher(ctx workflow.Context, summary string) workflow.Context {
-	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.TeacherQueue, StartToCloseTimeout: 6 * time.Hour, HeartbeatTimeout: outage,
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.TeacherQueue, StartToCloseTimeout: 6 * time.Hour, HeartbeatTimeout: Outage,
 		WaitForCancellation: true, RetryPolicy: retry(), Summary: clip(summary)})
 }
 
 func onEngine(ctx workflow.Context, summary string) workflow.Context {
-	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.EngineQueue, StartToCloseTimeout: 24 * time.Hour, HeartbeatTimeout: outage,
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: activities.EngineQueue, StartToCloseTimeout: 24 * time.Hour, HeartbeatTimeout: Outage,
 		WaitForCancellation: true, RetryPolicy: retry(), Summary: clip(summary)})
 }
 

@@ -99,6 +99,7 @@ func serve(ctx context.Context) error {
 	if err := cluster.CheckKeys(ctx, s, keys, true); err != nil {
 		return err
 	}
+	o.ConnectionOptions.DialOptions = workers.Connection()
 	c, err := dial(ctx, o)
 	if err != nil {
 		return err

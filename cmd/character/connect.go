@@ -12,12 +12,11 @@ import (
 	"github.com/spf13/pflag"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 
 	"github.com/opencharacter/opencharacter/cmd/internal/cluster"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/testenv/stack"
+	"github.com/opencharacter/opencharacter/workers"
 )
 
 // addConnectFlags are for a Temporal cluster and an S3 of your own, instead of the local stack.
@@ -66,11 +65,7 @@ func connect(cmd *cobra.Command) (*env, store.Config, error) {
 		return nil, objects, err
 	}
 	o.Logger = warnings()
-	// After an outage the connection is tried again within seconds; gRPC's own pause grows to two minutes.
-	o.ConnectionOptions.DialOptions = []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-		Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
-		MinConnectTimeout: 5 * time.Second,
-	})}
+	o.ConnectionOptions.DialOptions = workers.Connection()
 	e.client, err = dial(ctx, o)
 	return e, objects, err
 }

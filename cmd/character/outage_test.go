@@ -19,6 +19,7 @@ import (
 // data directory of its own and stays. CHARACTER_AWAY=10m is the goal; CHARACTER_AWAY_EPOCHS=N makes the training
 // longer, so that it lasts as long, and CHARACTER_AWAY_HOW=stopped or killed does only that.
 func TestTemporalAway(t *testing.T) {
+	t.Parallel()
 	away := 26 * time.Second
 	if s := os.Getenv("CHARACTER_AWAY"); s != "" {
 		var err error

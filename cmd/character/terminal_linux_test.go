@@ -3,6 +3,7 @@ package main_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -12,12 +13,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// noTerminal skips a test that needs a pseudo-terminal, or fails it where CHARACTER_REQUIRE asks for pty.
+func noTerminal(t *testing.T, err error) {
+	t.Helper()
+	if slices.Contains(strings.FieldsFunc(os.Getenv("CHARACTER_REQUIRE"), func(r rune) bool { return r == ',' || r == ' ' }), "pty") {
+		t.Fatalf("CHARACTER_REQUIRE asks for pty, and there are no pseudo-terminals here: %v", err)
+	}
+	t.Skipf("no pseudo-terminals here: %v", err)
+}
+
 // terminal starts a command on a pseudo-terminal of a size, and gives what it has written so far and a way to type.
 func (m *machine) terminal(width, height uint16, args ...string) (seen func() string, typed func(string), wait func() error) {
 	m.t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		m.t.Skipf("no pseudo-terminals here: %v", err)
+		noTerminal(m.t, err)
 	}
 	m.t.Cleanup(func() { _ = master.Close() })
 	fd := int(master.Fd())
@@ -33,7 +43,7 @@ func (m *machine) terminal(width, height uint16, args ...string) (seen func() st
 	}
 	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
-		m.t.Skipf("no pseudo-terminals here: %v", err)
+		noTerminal(m.t, err)
 	}
 	c := m.command(args...)
 	c.Stdin, c.Stdout, c.Stderr = slave, slave, slave

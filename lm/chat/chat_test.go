@@ -120,6 +120,18 @@ func TestEncode(t *testing.T) {
 // stands after exactly the prompt it would be sampled from.
 func checkPrefixes(t testing.TB, f *Format, msgs []Message, ids []int32, mask []bool) {
 	t.Helper()
+	// Where answers begin. A template may leave out what stands between two: only there does one end in front of another.
+	starts := map[int]bool{}
+	for k, m := range msgs {
+		if m.Role == "assistant" {
+			p, err := f.Prompt(msgs[:k])
+			if err != nil {
+				t.Fatal(err)
+			}
+			starts[len(p)] = true
+		}
+	}
+	last := -1 // end of the answer before
 	for k, m := range msgs {
 		if m.Role != "assistant" {
 			continue
@@ -131,14 +143,14 @@ func checkPrefixes(t testing.TB, f *Format, msgs []Message, ids []int32, mask []
 		if len(p) >= len(ids) || !slices.Equal(p, ids[:len(p)]) {
 			t.Fatalf("Prompt(msgs[:%d]) is no prefix:\n%q\n%q", k, f.tok.Decode(p), f.tok.Decode(ids))
 		}
-		// A template may leave out what stands between two answers: then the end of one is before the other.
-		if !mask[len(p)] || mask[len(p)-1] && !slices.Contains(f.EndTokens(), ids[len(p)-1]) {
+		if !mask[len(p)] || mask[len(p)-1] && last != len(p) {
 			t.Errorf("the mask does not begin after Prompt(msgs[:%d])", k)
 		}
 		end := len(p)
-		for end < len(ids) && mask[end] && (end == len(p) || !slices.Contains(f.EndTokens(), ids[end-1])) {
+		for end < len(ids) && mask[end] && (end == len(p) || !starts[end]) {
 			end++
 		}
+		last = end
 		if !slices.Contains(f.EndTokens(), ids[end-1]) {
 			t.Errorf("turn %d ends with token %q", k, f.tok.Token(ids[end-1]))
 		}

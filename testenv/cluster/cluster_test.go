@@ -99,7 +99,7 @@ func TestMachines(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)
 	if _, err := exec.LookPath("bash"); err != nil {
-		t.Skip("needs bash to open a connection")
+		t.Fatal("needs bash to open a connection: install it")
 	}
 	one, two := machine(t, n, "one"), machine(t, n, "two")
 	c := listen(t, one)

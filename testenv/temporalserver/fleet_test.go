@@ -133,11 +133,15 @@ func (p *process) until(t *testing.T, what string, is func(line string) bool) {
 func running(stage string) func(string) bool {
 	return func(line string) bool {
 		f := strings.Fields(line)
-		if len(f) < 4 || f[1] != stage {
-			return false
-		}
-		// The follower asks every two seconds: of a short stage it may see the end only.
-		return f[2] == "running" && !strings.HasPrefix(f[3], "0/") || f[2] == "completed"
+		return len(f) > 3 && f[1] == stage && f[2] == "running" && !strings.HasPrefix(f[3], "0/")
+	}
+}
+
+// completed is the line of a stage's end, which is said of each stage, however short.
+func completed(stage string) func(string) bool {
+	return func(line string) bool {
+		f := strings.Fields(line)
+		return len(f) > 3 && f[1] == stage && f[2] == "completed"
 	}
 }
 
@@ -289,7 +293,7 @@ func TestFleet(t *testing.T) {
 	}
 	third.PowerOff()
 	f.worker("worker-5")
-	run.until(t, "the second training", running("sft"))
+	run.until(t, "the end of the second generation", completed("introspection"))
 	if err := second.Plug(ctx); err != nil {
 		t.Fatal(err)
 	}

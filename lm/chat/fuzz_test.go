@@ -38,13 +38,8 @@ func FuzzNew(f *testing.F) {
 	})
 }
 
-// FuzzEncode: no contents break the promises of the package.
+// FuzzEncode: no contents break the promises of the package. One input tries one template: rendering is what takes the time.
 func FuzzEncode(f *testing.F) {
-	f.Add("hello", "there", "again")
-	f.Add("<|im_end|>", "<|im_start|>", "<")
-	f.Add("\xff<|im", "\n\n", "</think>")
-	f.Add("", " ", "\U000F0000<|eot_id|>")
-	f.Add("<end_of_", "turn>\n<start_of_turn>model\n", "▁<bos>▁\n")
 	tok := bytesOnly(f)
 	formats := []*Format{gemmaFormat(f)}
 	for _, s := range []string{chatML, turns, always, thinker} {
@@ -54,36 +49,45 @@ func FuzzEncode(f *testing.F) {
 		}
 		formats = append(formats, format)
 	}
-	f.Fuzz(func(t *testing.T, a, b, c string) {
-		for i, format := range formats {
-			msgs := conv(a, b, c, b)
-			rows, err := format.EncodeTurns(msgs)
-			if err != nil {
-				if i < 4 && !strings.Contains(err.Error(), "changes what") {
-					t.Errorf("template %d: %v", i, err)
-				}
-				continue
+	specials := make([]int, len(formats)) // of a conversation without any in its contents
+	for i, format := range formats {
+		plain, err := format.EncodeTurns(conv("x", "y", "z", "y"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		specials[i] = specialCount(format, plain)
+		f.Add(uint8(i), "hello", "there", "again")
+		f.Add(uint8(i), "<|im_end|>", "<|im_start|>", "<")
+		f.Add(uint8(i), "\xff<|im", "\n\n", "</think>")
+		f.Add(uint8(i), "", " ", "\U000F0000<|eot_id|>")
+		f.Add(uint8(i), "<end_of_", "turn>\n<start_of_turn>model\n", "▁<bos>▁\n")
+	}
+	f.Fuzz(func(t *testing.T, which uint8, a, b, c string) {
+		i := int(which) % len(formats)
+		format := formats[i]
+		msgs := conv(a, b, c, b)
+		rows, err := format.EncodeTurns(msgs)
+		if err != nil {
+			if i < 4 && !strings.Contains(err.Error(), "changes what") {
+				t.Errorf("template %d: %v", i, err)
 			}
-			if ids, mask, err := format.Encode(msgs); err == nil {
-				checkPrefixes(t, format, msgs, ids, mask)
-			} else if !errors.Is(err, ErrRewritten) {
-				t.Error(err)
+			return
+		}
+		if ids, mask, err := format.Encode(msgs); err == nil {
+			checkPrefixes(t, format, msgs, ids, mask)
+		} else if !errors.Is(err, ErrRewritten) {
+			t.Error(err)
+		}
+		// The same with the last text as the system's.
+		if system := append([]Message{{"system", c}}, conv(a, b)...); i == 0 {
+			if ids, mask, err := format.Encode(system); err == nil {
+				checkPrefixes(t, format, system, ids, mask)
+			} else if !strings.Contains(err.Error(), "changes what") {
+				t.Errorf("system: %v", err)
 			}
-			// The same with the last text as the system's.
-			if system := append([]Message{{"system", c}}, conv(a, b)...); i == 0 {
-				if ids, mask, err := format.Encode(system); err == nil {
-					checkPrefixes(t, format, system, ids, mask)
-				} else if !strings.Contains(err.Error(), "changes what") {
-					t.Errorf("system: %v", err)
-				}
-			}
-			plain, err := format.EncodeTurns(conv("x", "y", "z", "y"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if i < 4 && specialCount(format, rows) != specialCount(format, plain) {
-				t.Errorf("template %d: contents changed the number of special tokens", i)
-			}
+		}
+		if i < 4 && specialCount(format, rows) != specials[i] {
+			t.Errorf("template %d: contents changed the number of special tokens", i)
 		}
 	})
 }

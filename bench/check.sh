@@ -19,6 +19,8 @@ go tool -modfile=tools/go.mod workflowcheck -config tools/workflowcheck.yml ./wo
 echo "== generated assembly is what the generator writes"
 make generate
 git diff --exit-code -- tensor/internal/cpu
+echo "== known vulnerabilities in what is linked"
+SCAN=package ./bench/vulncheck.sh || [ $? -eq 2 ] # 2: the database is out of reach, and it said so
 echo "== race on what runs concurrently"
 CHARACTER_REQUIRE= CGO_ENABLED=1 go test -race -short ./store ./teacher ./heartbeat ./tensor ./lm/sample
 echo "check: all passed"

@@ -3,6 +3,9 @@ package train
 import (
 	"fmt"
 	"math"
+
+	"github.com/opencharacter/opencharacter/lm/transformer"
+	"github.com/opencharacter/opencharacter/tensor"
 )
 
 // Pair is one preference: two answers to one prompt and their log-probs under the
@@ -128,17 +131,40 @@ func (t *Trainer) StepDPO(pairs []Pair) (Metrics, error) {
 }
 
 // wholePair is the size in tokens up to which a pair is computed in one piece, its prompt
-// once for both answers. It is a constant because a shared prompt rounds the gradient
-// differently, and MicroTokens must not change a bit.
+// once for both answers. It is a constant because what is done with longer pairs rounds the
+// gradient differently, and MicroTokens must not change a bit.
 const wholePair = 512
 
-// dpoSpan adds the gradients of some pairs. A longer pair above the bound of a
-// micro-batch is first scored and then passes back one answer at a time, to the same
-// bits in half the memory.
+// dpoSpan adds the gradients of some pairs.
 func (t *Trainer) dpoSpan(d *dpo, pairs []Pair, ex []Example) error {
-	size := func(pair int) int { return len(ex[2*pair].Tokens) + len(ex[2*pair+1].Tokens) }
-	share := func(i int) bool { return i%2 == 1 && size(i/2) <= wholePair }
-	derivatives := func(deriv []float32, logprobs [][]float32) ([]float32, error) {
+	for from := 0; from < len(pairs); {
+		to := from
+		for to < len(pairs) && len(ex[2*to].Tokens)+len(ex[2*to+1].Tokens) <= wholePair {
+			to++
+		}
+		var err error
+		switch {
+		case to > from:
+			share := func(i int) bool { return i%2 == 1 }
+			err = t.grad(ex[2*from:2*to], share, t.derivatives(d, pairs[from:to]))
+		case t.o.KL == 0:
+			to++
+			err = t.longPair(d, pairs[from], ex[2*from], ex[2*from+1])
+		default:
+			to++
+			err = t.longPairKL(d, pairs[from:to], ex[2*from:2*to])
+		}
+		if err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
+}
+
+// derivatives adds pairs to the loss, for grad.
+func (t *Trainer) derivatives(d *dpo, pairs []Pair) func(deriv []float32, logprobs [][]float32) ([]float32, error) {
+	return func(deriv []float32, logprobs [][]float32) ([]float32, error) {
 		for i, p := range pairs {
 			deriv = d.pair(deriv, p, logprobs[2*i], logprobs[2*i+1])
 			if !finite(d.loss.value) {
@@ -147,12 +173,60 @@ func (t *Trainer) dpoSpan(d *dpo, pairs []Pair, ex []Example) error {
 		}
 		return deriv, nil
 	}
-	if len(pairs) > 1 || size(0) <= max(t.o.MicroTokens, wholePair) {
-		return t.grad(ex, share, derivatives)
+}
+
+// longPair passes one answer after the other, for half the memory. The loss gives all tokens of an answer
+// the same derivative, which is known only when both are scored: so first the gradient of the chosen
+// answer's log-prob is taken by itself, and multiplied when the rejected one's pass has found its factor.
+func (t *Trainer) longPair(d *dpo, p Pair, chosen, rejected Example) error {
+	if t.single == nil {
+		t.single = transformer.NewGradients(t.adapter)
+	}
+	t.single.Zero()
+	all, own := t.grads, []float32(nil)
+	t.grads = t.single
+	err := t.grad([]Example{chosen}, never, func(deriv []float32, logprobs [][]float32) ([]float32, error) {
+		own = append(own, logprobs[0]...)
+		for range own {
+			deriv = append(deriv, 1)
+		}
+		return deriv, nil
+	})
+	t.grads = all
+	if err != nil {
+		return err
+	}
+	factor := float32(0)
+	err = t.grad([]Example{rejected}, never, func(deriv []float32, logprobs [][]float32) ([]float32, error) {
+		both, err := t.derivatives(d, []Pair{p})(deriv, [][]float32{own, logprobs[0]})
+		if err != nil {
+			return nil, err
+		}
+		factor = both[0]
+		return both[len(own):], nil
+	})
+	if err != nil {
+		return err
+	}
+	sum := t.grads.Matrices()
+	for i, g := range t.single.Matrices() {
+		tensor.Scale(g.T, factor)
+		tensor.Add(sum[i].T, g.T)
+	}
+	return nil
+}
+
+// longPairKL is for the divergence term, whose derivative is another one for each token: above
+// the bound of a micro-batch a pair is first scored and then passes back one answer at a time, to the same
+// bits in half the memory.
+func (t *Trainer) longPairKL(d *dpo, pair []Pair, ex []Example) error {
+	derivatives := t.derivatives(d, pair)
+	if len(ex[0].Tokens)+len(ex[1].Tokens) <= t.o.MicroTokens {
+		return t.grad(ex, never, derivatives)
 	}
 	logprobs, err := TokenLogProbs(t.m, t.ws, ex, t.stack)
 	if err != nil {
-		return fmt.Errorf("train: step %d: pair %q: %w", t.step+1, pairs[0].ID, err)
+		return fmt.Errorf("train: step %d: pair %q: %w", t.step+1, pair[0].ID, err)
 	}
 	all, err := derivatives(nil, logprobs)
 	if err != nil {

@@ -44,8 +44,9 @@ type Trainer struct {
 
 	ws     *transformer.Workspace
 	grads  *transformer.Gradients
-	moment [][2][]float32 // first and second moment of each matrix of the adapter
-	step   int            // steps applied
+	single *transformer.Gradients // see longPair; nil until there is one
+	moment [][2][]float32         // first and second moment of each matrix of the adapter
+	step   int                    // steps applied
 	pack   packed
 	deriv  []float32
 	reach  reach

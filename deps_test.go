@@ -40,6 +40,7 @@ var imports = map[string]string{
 	"lm/sample":                         "lm/transformer tensor",
 	"lm/train":                          "lm/safetensors lm/transformer tensor",
 	"dataset":                           "store",
+	"store/storetest":                   "store",
 	"dataset/filtertest":                "dataset spec",
 	"teacher/teachertest":               "spec teacher",
 	"evaluation":                        "",

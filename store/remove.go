@@ -25,7 +25,7 @@ func (s *Store) Stat(ctx context.Context, key string) (o Object, age time.Durati
 func (s *Store) Now(ctx context.Context) (now time.Time, ahead time.Duration, err error) {
 	now, err = s.b.Now(ctx)
 	if err == nil {
-		ahead = now.Sub(time.Now())
+		ahead = time.Until(now)
 	}
 	return now, ahead, err
 }

@@ -57,6 +57,11 @@ func (d *Data) AdjustSpec(ctx context.Context, in AdjustInput) (AdjustOutput, er
 		if err := p.Spec.CheckReferences(); err != nil {
 			return out, fatal(BadInput, err)
 		}
+		if own, err := d.Own.pin(p.Spec); err != nil {
+			return out, fatal(BadInput, err)
+		} else {
+			p.Own = repin(p.Own, own)
+		}
 	}
 	if out.Brief, err = brief(ctx, d, p); err != nil {
 		return AdjustOutput{}, err

@@ -51,7 +51,10 @@ func Answers(ctx context.Context, m *Loaded, stack []*transformer.Adapter, p Pla
 			if r.keepCut && judged == "length" {
 				judged = "stop"
 			}
-			out[i] = response(rows[i], m.Text(res), judged, len(res.Tokens), sum(res), r.limits)
+			var err error
+			if out[i], err = response(rows[i], m.Text(res), judged, len(res.Tokens), sum(res), r.judge); err != nil {
+				return err
+			}
 			out[i].Finish = res.Finish
 			w.did(rows[i].ID)
 			if said, ok := other[rows[i].ID]; ok && out[i].Drop == "" && fold(said) == fold(out[i].Text) {
@@ -68,7 +71,10 @@ func Answers(ctx context.Context, m *Loaded, stack []*transformer.Adapter, p Pla
 // Talks lets two copies of the character talk, beginning with the rows' openers. Progress counts turns.
 func Talks(ctx context.Context, m *Loaded, stack []*transformer.Adapter, p Plan, c *constitution.Constitution, rows []dataset.Prompt, w Watch) ([]dataset.Conversation, error) {
 	intro, seeds, system := p.Spec.Introspection, constitution.InteractionSeeds(), interactionSystem(p, c)
-	lim := turnLimits(limits(intro.Filter))
+	judge, err := judgeOf("interaction", p, turnLimits(limits(intro.Filter)), intro.Filter)
+	if err != nil {
+		return nil, err
+	}
 	talks := make([]*talk, len(rows))
 	for i, q := range rows {
 		talks[i] = &talk{id: q.ID, opener: q.Text, greeting: seeds[rowKey("greeting", q.ID)%uint64(len(seeds))].Text}
@@ -92,7 +98,11 @@ func Talks(ctx context.Context, m *Loaded, stack []*transformer.Adapter, p Plan,
 			o.Progress = func(done, tokens int) { w.Progress(len(rows)*turn+done, tokens) }
 		}
 		err := sample.Generate(ctx, m.Model, stack, reqs, o, func(i int, r sample.Result) error {
-			text, reason := dataset.CheckResponse(lim, r.Finish, m.Tokens.DecodeText(r.Tokens))
+			said := open[i].messages(system, turn%2 == 0)
+			text, reason, err := judge.check(said[len(said)-1].Content, r.Finish, m.Tokens.DecodeText(r.Tokens))
+			if err != nil {
+				return err
+			}
 			open[i].said, open[i].drop = append(open[i].said, text), reason
 			open[i].tokens += len(r.Tokens)
 			w.did(fmt.Sprintf("%s/%d", open[i].id, turn))

@@ -48,7 +48,7 @@ func (e *Engine) Converse(ctx context.Context, in ChunkInput) (ChunkOutput, erro
 
 func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (ChunkOutput, error) {
 	start := time.Now()
-	p, rows, err := chunkRows(ctx, e.Store, in)
+	p, rows, err := chunkRows(ctx, e.Store, e.Own, in)
 	if err != nil {
 		return ChunkOutput{}, err
 	}

@@ -27,6 +27,8 @@ type Data struct {
 	Lanes func(ctx context.Context, queue string) int
 	// Report is the address under which `character up` serves reports; "" = nobody does.
 	Report string
+	// Own are the program's own teachers, filters and evaluations that specs may name.
+	Own Own
 
 	collectors collectors
 }
@@ -80,6 +82,9 @@ func (d *Data) ResolveSpec(ctx context.Context, in ResolveInput) (Brief, error) 
 		}
 	}
 	p := Plan{Spec: s}
+	if p.Own, err = d.Own.pin(s); err != nil {
+		return Brief{}, fatal(BadInput, err)
+	}
 	c, err := d.loadConstitution(ctx, s.Constitution)
 	if err != nil {
 		return Brief{}, err

@@ -39,6 +39,8 @@ type Engine struct {
 	Did func(Work)
 	// Allow says which model files a spec may name; nil = any, for tests and programs that write their own specs.
 	Allow *permit.Rules
+	// Own is as in [Data].
+	Own Own
 
 	device   sync.Mutex // held by the one attempt that works
 	mu       sync.Mutex
@@ -299,6 +301,9 @@ func (e *Engine) inspect(ctx context.Context, in InspectModelInput) (InspectMode
 	p, err := getPlan(ctx, e.Store, in.Plan)
 	if err != nil {
 		return InspectModelOutput{}, err
+	}
+	if err := e.Own.bind(&p, ownFilter, ownEvaluation); err != nil { // before rows are made: elsewhere asks the other workers
+		return InspectModelOutput{}, fatal(BadInput, err)
 	}
 	if t := p.Spec.TeacherOptions.Model; p.Spec.Teacher == "local" && p.Pairs == nil && t != "" && t != p.Spec.Model {
 		m, err := e.load(ctx, p.sampling(ModelInfo{Name: t, Compute: p.Spec.Compute}))

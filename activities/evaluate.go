@@ -49,6 +49,8 @@ type Measured struct {
 	WithTeacher      float64  `json:"with_teacher_prompt,omitempty"` // base only: what the run's teacher had before it, example turns included
 	Plain            float64  `json:"plain"`
 	PlainAnswers     []Answer `json:"plain_answers,omitempty"` // base only
+	// Own are the values of the program's own evaluations, by evaluation and name.
+	Own map[string]map[string]float64 `json:"own,omitempty"`
 }
 
 // EvaluateOutput refers to a Measured object.
@@ -63,6 +65,9 @@ func (e *Engine) EvaluateModel(ctx context.Context, in EvaluateInput) (EvaluateO
 		p, err := getPlan(ctx, e.Store, in.Plan)
 		if err != nil {
 			return out, err
+		}
+		if err := e.Own.bind(&p, ownEvaluation); err != nil {
+			return out, notHere(err)
 		}
 		c, err := getConstitution(ctx, e.Store, p)
 		if err != nil {
@@ -91,6 +96,9 @@ func (e *Engine) EvaluateModel(ctx context.Context, in EvaluateInput) (EvaluateO
 		if err != nil {
 			return out, err
 		}
+		if r.Own, err = ev.own(ctx, r, held); err != nil {
+			return out, err
+		}
 		out.Result, err = putJSON(ctx, e.Store, "evaluations", r)
 		return out, err
 	})
@@ -108,7 +116,7 @@ type evaluator struct {
 // measure evaluates one model. plain is what the base answers without a prompt, nil for the base itself.
 func (v *evaluator) measure(ctx context.Context, which string, c *constitution.Constitution, held []constitution.Example, plain []Answer) (r Measured, err error) {
 	r = Measured{Which: which, HeldOutRows: len(held)}
-	if r.Answers, err = v.answer(ctx, v.plan.Spec.Evaluation.Prompts); err != nil {
+	if r.Answers, err = v.answer(ctx, KindEvaluation, v.plan.Spec.Evaluation.Prompts); err != nil {
 		return r, err
 	}
 	if r.HeldOut, err = v.score(ctx, nil, held); err != nil {
@@ -126,7 +134,7 @@ func (v *evaluator) measure(ctx context.Context, which string, c *constitution.C
 		for _, h := range held {
 			asked = append(asked, h.Prompt)
 		}
-		if plain, err = v.answer(ctx, asked); err != nil {
+		if plain, err = v.answer(ctx, KindEvaluation, asked); err != nil {
 			return r, err
 		}
 		r.PlainAnswers = plain
@@ -141,7 +149,8 @@ func (v *evaluator) measure(ctx context.Context, which string, c *constitution.C
 	return r, err
 }
 
-func (v *evaluator) answer(ctx context.Context, prompts []string) ([]Answer, error) {
+// answer draws answers to prompts; rows of one kind and text have the same random numbers.
+func (v *evaluator) answer(ctx context.Context, kind string, prompts []string) ([]Answer, error) {
 	out := make([]Answer, len(prompts))
 	reqs := make([]sample.Request, len(prompts))
 	for i, q := range prompts {
@@ -149,7 +158,7 @@ func (v *evaluator) answer(ctx context.Context, prompts []string) ([]Answer, err
 		if err != nil {
 			return nil, fatal(BadInput, err)
 		}
-		reqs[i] = sample.Request{Key: rowKey("evaluation", q), Prompt: ids, Params: params(v.plan.Spec.Evaluation.Sampling, v.plan.Spec.Seed, v.m)}
+		reqs[i] = sample.Request{Key: rowKey(kind, q), Prompt: ids, Params: params(v.plan.Spec.Evaluation.Sampling, v.plan.Spec.Seed, v.m)}
 	}
 	err := sample.Generate(ctx, v.m.Model, v.stack, reqs, sample.Options{MaxRows: 32, Decode: v.m.Tokens.DecodeText, Alive: v.live.alive,
 		Progress: func(done, tokens int) {
@@ -243,6 +252,9 @@ func (d *Data) JoinEvaluation(ctx context.Context, in JoinEvaluationInput) (Stag
 	st.Rows = int64(len(m[0].Answers))
 	st.Kept = st.Rows
 	st.Values = map[string]float64{"held_out_rows": float64(m[0].HeldOutRows), "plain_base": m[0].Plain, "plain_dpo": m[1].Plain, "plain_character": m[2].Plain}
+	for _, x := range m {
+		ownValues(x, st.Values)
+	}
 	if m[0].HeldOutRows == 0 {
 		return st, nil // no recorded answers for this character: the gain is not measured, and the report says so
 	}

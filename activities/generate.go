@@ -74,7 +74,7 @@ func (e *Engine) Generate(ctx context.Context, in ChunkInput) (ChunkOutput, erro
 
 func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (ChunkOutput, error) {
 	start := time.Now()
-	p, rows, err := chunkRows(ctx, e.Store, in)
+	p, rows, err := chunkRows(ctx, e.Store, e.Own, in)
 	if err != nil {
 		return ChunkOutput{}, err
 	}
@@ -117,23 +117,47 @@ type role struct {
 	system   string
 	examples []constitution.Example
 	sampling spec.Sampling
-	limits   dataset.Limits
+	judge    judge
 	parallel int
 	keepCut  bool // an answer cut at max_tokens is not dropped for that
 }
 
-func roleOf(name string, p Plan, c *constitution.Constitution) (role, error) {
+// judge is what decides over the answers of a role.
+type judge struct {
+	character, role string
+	limits          dataset.Limits
+	own             []dataset.Filter
+}
+
+func (j judge) check(prompt, finish, text string) (clean, reason string, err error) {
+	clean, reason, err = dataset.CheckAnswer(j.limits, j.own, dataset.Answer{Character: j.character, Role: j.role, Prompt: prompt, Text: text, Finish: finish})
+	return clean, reason, fatal(BadInput, err)
+}
+
+// judgeOf is the judge of a role under a filter of the spec.
+func judgeOf(name string, p Plan, l dataset.Limits, f spec.Filter) (judge, error) {
+	own, err := p.filters(f.Own)
+	return judge{p.Name, name, l, own}, err
+}
+
+func roleOf(name string, p Plan, c *constitution.Constitution) (r role, err error) {
 	pref, intro := p.Spec.Preferences, p.Spec.Introspection
 	switch name {
 	case RoleTeacher:
 		system, examples := teacherContext(p, c)
-		return role{model: p.Teacher, system: system, examples: examples, sampling: pref.Teacher, limits: preferenceLimits(pref.Filter), parallel: pref.Parallel}, nil
+		r = role{model: p.Teacher, system: system, examples: examples, sampling: pref.Teacher, parallel: pref.Parallel}
+		r.judge, err = judgeOf(name, p, preferenceLimits(pref.Filter), pref.Filter)
+		return r, err
 	case RoleStudent:
 		l := preferenceLimits(pref.Filter)
 		l.AllowIdentity = true // a plain answer may say that it is a model: that is what is to be unlearned
-		return role{model: p.Model, sampling: pref.Student, limits: l, parallel: pref.Parallel, keepCut: pref.KeepCutRejected}, nil
+		r = role{model: p.Model, sampling: pref.Student, parallel: pref.Parallel, keepCut: pref.KeepCutRejected}
+		r.judge, err = judgeOf(name, p, l, pref.Filter)
+		return r, err
 	case RoleReflection:
-		return role{model: p.Model, system: reflectionSystem(p, c), sampling: intro.Reflection, limits: limits(intro.Filter), parallel: intro.Parallel}, nil
+		r = role{model: p.Model, system: reflectionSystem(p, c), sampling: intro.Reflection, parallel: intro.Parallel}
+		r.judge, err = judgeOf(name, p, limits(intro.Filter), intro.Filter)
+		return r, err
 	}
 	return role{}, fmt.Errorf("activities: role %q is not known", name)
 }
@@ -217,16 +241,20 @@ func sum(r sample.Result) float64 {
 	return t
 }
 
-func response(q dataset.Prompt, text, finish string, tokens int, logProb float64, l dataset.Limits) dataset.Response {
-	clean, reason := dataset.CheckResponse(l, finish, text)
-	return dataset.Response{ID: q.ID, Prompt: q.Text, Text: clean, Finish: finish, Tokens: tokens, LogProb: logProb, Drop: reason}
+func response(q dataset.Prompt, text, finish string, tokens int, logProb float64, j judge) (dataset.Response, error) {
+	clean, reason, err := j.check(q.Text, finish, text)
+	return dataset.Response{ID: q.ID, Prompt: q.Text, Text: clean, Finish: finish, Tokens: tokens, LogProb: logProb, Drop: reason}, err
 }
 
-// chunkRows reads the plan and the chunk's prompts, without those that Only dropped.
-func chunkRows(ctx context.Context, s *store.Store, in ChunkInput) (Plan, []dataset.Prompt, error) {
+// chunkRows reads the plan and the chunk's prompts, without those that Only dropped. A worker that lacks one of the
+// plan's filters takes no rows.
+func chunkRows(ctx context.Context, s *store.Store, own Own, in ChunkInput) (Plan, []dataset.Prompt, error) {
 	p, err := getPlan(ctx, s, in.Plan)
 	if err != nil {
 		return p, nil, err
+	}
+	if err := own.bind(&p, ownFilter); err != nil {
+		return p, nil, notHere(err)
 	}
 	rows, err := prompts(ctx, s, in.Prompts, in.From, in.To)
 	if err != nil || in.Only == nil {

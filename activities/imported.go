@@ -42,15 +42,24 @@ func (d *Data) ImportPairs(ctx context.Context, in ImportInput) (Stage, error) {
 	for _, h := range held {
 		unseen[fold(h.Prompt)] = true
 	}
-	chosen := preferenceLimits(p.Spec.Preferences.Filter)
+	if err := d.Own.bind(&p, ownFilter); err != nil {
+		return Stage{}, notHere(err)
+	}
+	chosen, err := judgeOf(RoleTeacher, p, preferenceLimits(p.Spec.Preferences.Filter), p.Spec.Preferences.Filter)
+	if err != nil {
+		return Stage{}, err
+	}
 	rejected := chosen
-	rejected.AllowIdentity = true
+	rejected.role, rejected.limits.AllowIdentity = RoleStudent, true
 	st := Stage{Kind: KindPreferences, Key: in.Key, Rows: int64(len(rows)), Dropped: map[string]int64{}}
 	var pairs []dataset.Pair
 	for _, r := range rows {
-		drop := cleanTurns(chosen, "chosen: ", r.Chosen)
-		if drop == "" {
-			drop = cleanTurns(rejected, "rejected: ", r.Rejected)
+		drop, err := cleanTurns(chosen, "chosen: ", r.Prompt, r.Chosen)
+		if drop == "" && err == nil {
+			drop, err = cleanTurns(rejected, "rejected: ", r.Prompt, r.Rejected)
+		}
+		if err != nil {
+			return Stage{}, err
 		}
 		if drop == "" && fold(spoken(r.Chosen)) == fold(spoken(r.Rejected)) {
 			drop = dropIdentical
@@ -83,6 +92,9 @@ func (d *Data) ImportIntrospection(ctx context.Context, in ImportInput) (Stage, 
 	if err != nil {
 		return Stage{}, fatal(BadInput, fmt.Errorf("introspection.file: %w", err))
 	}
+	if err := d.Own.bind(&p, ownFilter); err != nil {
+		return Stage{}, notHere(err)
+	}
 	st := Stage{Kind: KindIntrospection, Key: in.Key, Rows: int64(len(all)), Dropped: map[string]int64{}, Values: map[string]float64{}}
 	var rows []dataset.Conversation
 	for _, r := range all {
@@ -90,7 +102,15 @@ func (d *Data) ImportIntrospection(ctx context.Context, in ImportInput) (Stage, 
 		if r.Kind == "interaction" {
 			l = turnLimits(l)
 		}
-		if drop := cleanTurns(l, r.Kind+": ", r.Messages); drop != "" {
+		j, err := judgeOf(r.Kind, p, l, p.Spec.Introspection.Filter)
+		if err != nil {
+			return Stage{}, err
+		}
+		drop, err := cleanTurns(j, r.Kind+": ", nil, r.Messages)
+		if err != nil {
+			return Stage{}, err
+		}
+		if drop != "" {
 			st.Dropped[drop]++
 			continue
 		}
@@ -104,19 +124,23 @@ func (d *Data) ImportIntrospection(ctx context.Context, in ImportInput) (Stage, 
 }
 
 // cleanTurns filters what was said, leaving in msgs what is to be kept of it, and returns the first reason to drop it.
-// System messages are instructions, not speech; what a user asks may be of any length.
-func cleanTurns(l dataset.Limits, prefix string, msgs []dataset.Message) string {
-	for i, m := range msgs {
-		if m.Role != "assistant" {
-			continue
-		}
-		clean, reason := dataset.CheckResponse(l, "stop", m.Content)
-		if reason != "" {
-			return prefix + reason
-		}
-		msgs[i].Content = clean
+// System messages are instructions, not speech; what a user asks may be of any length. before is the conversation before msgs.
+func cleanTurns(j judge, prefix string, before, msgs []dataset.Message) (drop string, err error) {
+	asked := ""
+	if len(before) > 0 {
+		asked = before[len(before)-1].Content
 	}
-	return ""
+	for i, m := range msgs {
+		if m.Role == "assistant" {
+			clean, reason, err := j.check(asked, "stop", m.Content)
+			if err != nil || reason != "" {
+				return prefix + reason, err
+			}
+			msgs[i].Content = clean
+		}
+		asked = msgs[i].Content
+	}
+	return "", nil
 }
 
 func spoken(msgs []dataset.Message) string {

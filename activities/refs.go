@@ -63,6 +63,10 @@ type Plan struct {
 	Variant      string     `json:"variant"` // kernel variant: bits are fixed per variant
 	// Shape is the student's architecture, so that adapters can be read where the model file is not.
 	Shape transformer.Config `json:"shape"`
+	// Own are the program's own teachers, filters and evaluations that the spec names, with their versions.
+	Own []Pinned `json:"own,omitempty"`
+
+	own Own // as this worker has them: see [Own]
 }
 
 // AdapterRef is a trained adapter at rest: a PEFT folder's files in the store.

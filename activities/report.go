@@ -6,6 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,6 +35,13 @@ func ReportData(ctx context.Context, s *store.Store, r Record, p Plan) (report.D
 	case "openai":
 		d.Teacher = append(d.Teacher, report.Fact{Name: "model", Value: p.Spec.TeacherOptions.Model}, report.Fact{Name: "endpoint", Value: p.Spec.TeacherOptions.BaseURL})
 	}
+	for _, x := range p.Own {
+		to := &d.Versions
+		if x.Kind == ownTeacher {
+			to = &d.Teacher
+		}
+		*to = append(*to, report.Fact{Name: "own " + x.Kind, Value: x.Name + " " + x.Version})
+	}
 	for _, a := range r.Adjusted {
 		d.Adjusted = append(d.Adjusted, report.Adjusted{Key: a.Key, From: string(a.From), To: string(a.To), At: a.At.UTC().Format(time.RFC3339), By: a.By, Counts: a.Counts})
 	}
@@ -52,7 +62,7 @@ func ReportData(ctx context.Context, s *store.Store, r Record, p Plan) (report.D
 		case KindIntrospection:
 			d.Reflections, d.Interactions, err = introspectionSamples(ctx, s, st)
 		case KindEvaluation:
-			err = evaluation(ctx, s, st, &d)
+			err = evaluated(ctx, s, st, &d)
 		}
 		if err == nil && st.Timings != nil {
 			x.Seconds, err = seconds(ctx, s, *st.Timings)
@@ -142,8 +152,24 @@ func introspectionSamples(ctx context.Context, s *store.Store, st Stage) (refl [
 	return refl, talks, err
 }
 
-// evaluation fills in the three models' answers and the held-out gain.
-func evaluation(ctx context.Context, s *store.Store, st Stage, d *report.Data) error {
+// measurements are the values of own evaluations, model beside model.
+func measurements(m [3]Measured) (out []report.Measurement) {
+	for _, name := range slices.Sorted(maps.Keys(m[0].Own)) {
+		for _, value := range slices.Sorted(maps.Keys(m[0].Own[name])) {
+			row := report.Measurement{Name: name + ": " + value}
+			for i, to := range []*string{&row.Base, &row.DPO, &row.Character} {
+				if x, ok := m[i].Own[name][value]; ok {
+					*to = strconv.FormatFloat(x, 'g', 4, 64)
+				}
+			}
+			out = append(out, row)
+		}
+	}
+	return out
+}
+
+// evaluated fills in the three models' answers and the held-out gain.
+func evaluated(ctx context.Context, s *store.Store, st Stage, d *report.Data) error {
 	var m [3]Measured
 	for i, r := range st.Parts {
 		if i == len(m) {
@@ -164,6 +190,7 @@ func evaluation(ctx context.Context, s *store.Store, st Stage, d *report.Data) e
 		}
 		d.Answers = append(d.Answers, row)
 	}
+	d.Measured = measurements(m)
 	v := st.Values
 	d.HeldOut = report.HeldOut{Rows: m[0].HeldOutRows, Base: m[0].HeldOut, BaseWithConstitution: m[0].WithConstitution, BaseWithTeacher: m[0].WithTeacher, DPO: m[1].HeldOut, Final: m[2].HeldOut,
 		Index: v["index_character"], PriceBase: m[0].Plain, PriceDPO: m[1].Plain, PriceFinal: m[2].Plain}

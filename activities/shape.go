@@ -40,6 +40,9 @@ func shape(kind string, p Plan) any {
 		base["evaluation"], base["recorded"] = s.Evaluation, p.Recorded
 		base["system"], base["examples"] = s.TeacherOptions.System, s.TeacherOptions.Examples
 	}
+	if own := ownOf(p, kind); own != nil {
+		base["own"] = own
+	}
 	return base
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/heartbeat"
 	"github.com/opencharacter/opencharacter/permit"
+	"github.com/opencharacter/opencharacter/spec"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/teacher"
 )
@@ -27,6 +27,8 @@ type Teacher struct {
 	// Allow says which endpoints a spec may name, and which key may go there; nil = any, for tests and programs that
 	// write their own specs.
 	Allow *permit.Rules
+	// Own is as in [Data].
+	Own Own
 }
 
 // AskTeacher answers a chunk of prompts and commits the answers. An answer that came is kept in memory until the chunk
@@ -36,17 +38,16 @@ func (t *Teacher) AskTeacher(ctx context.Context, in ChunkInput) (ChunkOutput, e
 	var live progress
 	err := heartbeat.Run(ctx, heartbeat.Options{Details: live.details}, func(ctx context.Context) error {
 		start := time.Now()
-		p, rows, err := chunkRows(ctx, t.Store, in)
+		p, rows, err := chunkRows(ctx, t.Store, t.Own, in)
 		if err != nil {
 			return err
 		}
 		live.set(func(l *Live) { l.Total = len(rows) })
-		var answers []dataset.Response
-		if p.Spec.Teacher == "recorded" {
-			answers, err = t.recorded(ctx, p, rows)
-		} else {
-			answers, err = t.ask(ctx, p, rows, &live)
+		who, err := t.teacher(ctx, p)
+		if err != nil {
+			return err
 		}
+		answers, err := t.ask(ctx, who, p, rows, &live)
 		if err != nil {
 			return err
 		}
@@ -57,20 +58,30 @@ func (t *Teacher) AskTeacher(ctx context.Context, in ChunkInput) (ChunkOutput, e
 	return out, err
 }
 
-func (t *Teacher) recorded(ctx context.Context, p Plan, rows []dataset.Prompt) ([]dataset.Response, error) {
+// teacher is who answers: one of the program's own, recorded answers, or an endpoint.
+func (t *Teacher) teacher(ctx context.Context, p Plan) (teacher.Teacher, error) {
+	if name, own := spec.OwnTeacher(p.Spec.Teacher); own {
+		if err := t.Own.bind(&p, ownTeacher); err != nil {
+			return nil, notHere(err)
+		}
+		x, err := t.Own.find(ownTeacher, name)
+		if err != nil {
+			return nil, notHere(err)
+		}
+		return x.(teacher.Named), nil // has(ownTeacher) holds nothing else
+	}
+	if p.Spec.Teacher != "recorded" {
+		return t.client(p)
+	}
 	rec, err := recorded(ctx, t.Store, p)
 	if err != nil {
 		return nil, err
 	}
-	answer := map[string]string{}
+	answers := teacher.Recorded{}
 	for _, x := range rec {
-		answer[x.Prompt] = x.Response
+		answers[x.Prompt] = x.Response
 	}
-	out := make([]dataset.Response, len(rows))
-	for i, q := range rows {
-		out[i] = response(q, answer[q.Text], "stop", 0, 0, preferenceLimits(p.Spec.Preferences.Filter))
-	}
-	return out, nil
+	return answers, nil
 }
 
 // client makes the teacher's client; the key stays in this worker.
@@ -96,17 +107,21 @@ type CheckTeacherInput struct {
 	Plan store.Ref `json:"plan"`
 }
 
-// CheckTeacher asks the endpoint for its models, so that a wrong key or model id fails before work is spent.
+// CheckTeacher asks the teacher whether it can answer (an endpoint for its models), so that a wrong key or model id fails
+// before work is spent. It also finds that this worker lacks a filter of the run.
 func (t *Teacher) CheckTeacher(ctx context.Context, in CheckTeacherInput) error {
 	p, err := getPlan(ctx, t.Store, in.Plan)
-	if err != nil || p.Spec.Teacher != "openai" {
-		return err
-	}
-	c, err := t.client(p)
 	if err != nil {
 		return err
 	}
-	return permanent(c.Check(ctx))
+	if err := t.Own.bind(&p, ownFilter); err != nil {
+		return notHere(err)
+	}
+	who, err := t.teacher(ctx, p)
+	if err != nil {
+		return err
+	}
+	return permanent(who.Check(ctx))
 }
 
 // permanent marks the endpoint's final answers (wrong key, no balance, bad request) as not to be retried.
@@ -118,11 +133,7 @@ func permanent(err error) error {
 	return err
 }
 
-func (t *Teacher) ask(ctx context.Context, p Plan, rows []dataset.Prompt, live *progress) ([]dataset.Response, error) {
-	c, err := t.client(p)
-	if err != nil {
-		return nil, err
-	}
+func (t *Teacher) ask(ctx context.Context, c teacher.Teacher, p Plan, rows []dataset.Prompt, live *progress) ([]dataset.Response, error) {
 	con, err := getConstitution(ctx, t.Store, p)
 	if err != nil {
 		return nil, err
@@ -146,7 +157,7 @@ func (t *Teacher) ask(ctx context.Context, p Plan, rows []dataset.Prompt, live *
 			seed := int64(rowKey(RoleTeacher, q.ID) >> 1)
 			a, err := c.Complete(ctx, teacher.Request{Messages: append(msgs, teacher.Message{Role: "user", Content: q.Text}),
 				Temperature: r.sampling.Temperature, TopP: r.sampling.TopP, MaxTokens: r.sampling.MaxTokens, Seed: &seed})
-			if refusedPrompt(err) {
+			if errors.Is(err, teacher.ErrRefused) {
 				// The endpoint will say the same again, of this prompt only: a filter of its own, or its length.
 				out[i] = dataset.Response{ID: q.ID, Prompt: q.Text, Finish: "refused", Drop: dropRefused}
 				mu.Lock()
@@ -157,7 +168,9 @@ func (t *Teacher) ask(ctx context.Context, p Plan, rows []dataset.Prompt, live *
 			if err != nil {
 				return permanent(fmt.Errorf("teacher: prompt %s: %w", q.ID, err))
 			}
-			out[i] = response(q, a.Text, a.Finish, a.CompletionTokens, 0, r.limits)
+			if out[i], err = response(q, a.Text, a.Finish, a.CompletionTokens, 0, r.judge); err != nil {
+				return err
+			}
 			live.set(func(l *Live) { l.Done++; l.Tokens += a.CompletionTokens })
 			return nil
 		})
@@ -176,9 +189,3 @@ const dropRefused = "refused_by_teacher"
 
 // fewRefused is how many refused prompts, and no other, say that no prompt will be taken.
 const fewRefused = 4
-
-// refusedPrompt is true for an answer that is about what the request says, not about who asks or how often.
-func refusedPrompt(err error) bool {
-	var e *teacher.Error
-	return errors.As(err, &e) && (e.Status == http.StatusBadRequest || e.Status == http.StatusRequestEntityTooLarge || e.Status == http.StatusUnprocessableEntity)
-}

@@ -14,7 +14,7 @@ mkdir -p "$cache"
 
 echo "== unit tests (no server, no model)"
 start=$(date +%s)
-heavy='/testenv/(temporalserver|stack)$|/cmd/character$'
+heavy='/testenv/(temporalserver|stack)$|/cmd/character$|/examples$'
 # shellcheck disable=SC2046
 go vet $(go list ./... | grep -vE "$heavy")
 # The real model comes later: here its tests skip.
@@ -51,5 +51,5 @@ go test -count=1 ./lm/...
 echo "== servers, kill -9, whole runs on a tiny model"
 export CHARACTER_TEST_BINARY=$PWD/bin/character
 # Most of a test's time is waiting: more of them at once than there are cores.
-go test -count=1 -timeout 30m -parallel $(($(getconf _NPROCESSORS_ONLN) + 1)) ./testenv/temporalserver ./testenv/stack ./cmd/character
+go test -count=1 -timeout 30m -parallel $(($(getconf _NPROCESSORS_ONLN) + 1)) ./testenv/temporalserver ./testenv/stack ./cmd/character ./examples
 echo "make test: all passed"

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0
-packages=$(go list ./... | grep -vE '/testenv/|/cmd/|/bench/')
+packages=$(go list ./... | grep -vE '/testenv/|/cmd/|/bench/|/examples$')
 flags=(-tags noserver -vet=off -ldflags='-s -w')
 # No debugger's tables, one thread a compiler, and no inlining but in the engine, whose tests would crawl: a quarter less to compile. Panics keep their lines.
 # "all" would compile the standard library anew.

@@ -30,6 +30,8 @@ type Data struct {
 
 	HeldOut HeldOut
 	Answers []Answer // the check prompts, answered with no constitution
+	// Measured are values of evaluations of the program's own.
+	Measured []Measurement
 
 	Stages []Stage
 	// DPO and SFT are curves by metric name. Known names get titles and common
@@ -71,6 +73,9 @@ type HeldOut struct {
 	// Of the base model's own plain answers: what the character costs.
 	PriceBase, PriceDPO, PriceFinal float64
 }
+
+// Measurement is one value of the three models, as text; "" where it was not measured.
+type Measurement struct{ Name, Base, DPO, Character string }
 
 // Answer is one prompt answered by the three models without a constitution.
 type Answer struct{ Prompt, Base, DPO, Character string }

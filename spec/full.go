@@ -7,7 +7,7 @@ import (
 )
 
 // Full is the spec as JSON with every field, also those that are zero: resolved again, whatever the presets of that
-// release say, it gives the same spec.
+// release say, it gives the same spec. Lists that no preset has are left out while they are empty.
 func (s Spec) Full() ([]byte, error) { return json.Marshal(full(reflect.ValueOf(s))) }
 
 func full(v reflect.Value) any {
@@ -16,7 +16,10 @@ func full(v reflect.Value) any {
 	}
 	m := map[string]any{}
 	for i := range v.NumField() {
-		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		name, option, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		if f := v.Field(i); option == "omitempty" && f.Kind() == reflect.Slice && f.Len() == 0 {
+			continue
+		}
 		m[name] = full(v.Field(i))
 	}
 	return m

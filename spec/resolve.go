@@ -134,10 +134,17 @@ func (s Spec) Validate() error {
 	oneOf("compute", s.Compute, "", "exact", "bf16")
 	oneOf("weights", s.Weights, "", "bf16", "quantized")
 	between("memory_limit", float64(s.MemoryLimit), 0, 1e9)
-	oneOf("teacher", s.Teacher, "local", "openai", "recorded")
+	if name, own := OwnTeacher(s.Teacher); own && !ownName.MatchString(name) {
+		bad("teacher", quoted(s.Teacher), "own:NAME with the name of a teacher that your workers have: small letters, digits and dashes")
+	} else if !own && !slices.Contains([]string{"local", "openai", "recorded"}, s.Teacher) {
+		bad("teacher", quoted(s.Teacher), "local, openai, recorded, or own:NAME")
+	}
 	oneOf("teacher_options.system", s.TeacherOptions.System, "short", "full")
 	between("teacher_options.examples", float64(s.TeacherOptions.Examples), 0, 16)
 	between("teacher_options.concurrency", float64(s.TeacherOptions.Concurrency), 1, 1024)
+	if _, own := OwnTeacher(s.Teacher); own && s.TeacherOptions.Model+s.TeacherOptions.BaseURL+s.TeacherOptions.KeyEnv != "" {
+		bad("teacher_options.model, base_url or key_env", "set", "nothing: your workers' own teacher brings its settings along")
+	}
 	if s.Teacher == "openai" {
 		if s.TeacherOptions.BaseURL == "" {
 			bad("teacher_options.base_url", `""`, "the endpoint's address for teacher openai")
@@ -184,6 +191,7 @@ func (s Spec) Validate() error {
 		if v.MaxChars > 0 && v.MinChars > v.MaxChars {
 			bad(field+".min_chars", v.MinChars, "at most max_chars")
 		}
+		checkOwnNames(field+".own", v.Own, bad)
 	}
 	filter("preferences.filter", p.Filter)
 	train := func(field string, t Training) {
@@ -238,6 +246,7 @@ func (s Spec) Validate() error {
 	if len(s.Evaluation.Prompts) > 200 {
 		bad("evaluation.prompts", len(s.Evaluation.Prompts), "at most 200")
 	}
+	checkOwnNames("evaluation.own", s.Evaluation.Own, bad)
 	between("export.sft_weight", s.Export.SFTWeight, 0, 100)
 	return errors.Join(errs...)
 }

@@ -25,7 +25,7 @@ type Spec struct {
 	MemoryLimit int `json:"memory_limit,omitempty"`
 	// Seed makes the run: same seed, same inputs, same kernels, same bytes.
 	Seed uint64 `json:"seed"`
-	// Teacher is local, openai or recorded.
+	// Teacher is local, openai, recorded, or own:NAME: one that a program has added to its workers.
 	Teacher        string         `json:"teacher"`
 	TeacherOptions TeacherOptions `json:"teacher_options"`
 	Preferences    Preferences    `json:"preferences"`
@@ -72,6 +72,8 @@ type Filter struct {
 	MinChars            int     `json:"min_chars"`
 	MaxChars            int     `json:"max_chars"`
 	RepetitionThreshold float64 `json:"repetition_threshold"`
+	// Own names filters that a program has added to its workers. They judge what the quality filter keeps, in this order.
+	Own []string `json:"own,omitempty"`
 }
 
 // Preferences shapes the pairs of prompt, chosen and rejected.
@@ -155,6 +157,8 @@ type Evaluation struct {
 	Scored   int      `json:"scored,omitempty"`
 	Sampling Sampling `json:"sampling"`
 	Prompts  []string `json:"prompts"`
+	// Own names evaluations that a program has added to its workers. They look at base, dpo and character like ours.
+	Own []string `json:"own,omitempty"`
 }
 
 // Export shapes the exported character adapter: delta = 1.0*DPO + SFTWeight*SFT, exact.

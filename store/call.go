@@ -18,7 +18,7 @@ import (
 // call runs one request, again and again while its failure may pass: with growing pauses, at most MaxAttempts times and
 // within CallTimeout plus one second for each MiB of size. f must be safe to repeat; the context it gets ends when the request makes
 // no progress for IdleTimeout (see progress).
-func (s *Store) call(ctx context.Context, op, key string, size int, f func(ctx context.Context) error) error {
+func (s *bucket) call(ctx context.Context, op, key string, size int, f func(ctx context.Context) error) error {
 	limit := s.cfg.CallTimeout + time.Duration(max(size, 0)>>20)*time.Second
 	callCtx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -48,7 +48,7 @@ func (s *Store) call(ctx context.Context, op, key string, size int, f func(ctx c
 
 var errIdle = errors.New("the server made no progress")
 
-func (s *Store) attempt(ctx context.Context, f func(ctx context.Context) error) error {
+func (s *bucket) attempt(ctx context.Context, f func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	idle := time.AfterFunc(s.cfg.IdleTimeout, func() {
@@ -134,8 +134,8 @@ func notFound(err error) bool {
 	return false
 }
 
-// lostRace is true when a condition of the request did not hold.
-func lostRace(err error) bool { return httpStatus(err) == http.StatusPreconditionFailed }
+// lostRace is true when the condition of a write did not hold.
+func lostRace(err error) bool { return errors.Is(err, ErrCondition) }
 
 func retryable(err error) bool {
 	switch httpStatus(err) {

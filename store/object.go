@@ -8,13 +8,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
 // Ref points to an object by name and content. It is the only thing about data that travels between steps of a run.
@@ -129,104 +125,25 @@ func (s *Store) GetKey(ctx context.Context, key string) ([]byte, error) {
 	return data, err
 }
 
-// List returns all objects whose key begins with prefix, in key order.
-func (s *Store) List(ctx context.Context, prefix string) ([]Object, error) {
-	var objects []Object
-	in := &s3.ListObjectsV2Input{Bucket: &s.cfg.Bucket, Prefix: aws.String(s.full(prefix))}
-	for {
-		var out *s3.ListObjectsV2Output
-		err := s.call(ctx, "list", prefix, 0, func(ctx context.Context) (err error) {
-			out, err = s.client.ListObjectsV2(ctx, in)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-		for _, o := range out.Contents {
-			key := aws.ToString(o.Key)
-			if s.cfg.Prefix != "" {
-				key = strings.TrimPrefix(key, s.cfg.Prefix+"/")
-			}
-			objects = append(objects, Object{Key: key, Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified)})
-		}
-		if !aws.ToBool(out.IsTruncated) {
-			return objects, nil
-		}
-		if out.NextContinuationToken == nil || aws.ToString(out.NextContinuationToken) == aws.ToString(in.ContinuationToken) {
-			return nil, fmt.Errorf("store: list %s (%s): the server says there is more but not where; it does not page its listings", prefix, s.Where())
-		}
-		in.ContinuationToken = out.NextContinuationToken
-	}
-}
-
-// write is the only request that stores bytes. With an empty ifMatch the key must not exist; else its ETag must be ifMatch.
-func (s *Store) write(ctx context.Context, key string, data []byte, nonce, ifMatch string) (etag string, err error) {
-	in := &s3.PutObjectInput{
-		Bucket: &s.cfg.Bucket, Key: aws.String(s.full(key)), ContentType: aws.String(contentType(key)),
-		Metadata: map[string]string{nonceHeader: nonce},
-	}
-	if ifMatch == "" {
-		in.IfNoneMatch = aws.String("*")
-	} else {
-		in.IfMatch = &ifMatch
-	}
-	err = s.call(ctx, "put", key, len(data), func(ctx context.Context) error {
-		in := *in
-		in.Body = newUpload(ctx, data)
-		out, err := s.client.PutObject(ctx, &in)
-		if err == nil {
-			etag = aws.ToString(out.ETag)
-		}
-		return err
-	})
-	return etag, err
-}
-
-// read returns an object with its ETag and the nonce of the write that made it.
-func (s *Store) read(ctx context.Context, key string, size int) (data []byte, etag, nonce string, err error) {
-	return s.readWith(ctx, key, size)
-}
-
-func (s *Store) readWith(ctx context.Context, key string, size int, options ...func(*s3.Options)) (data []byte, etag, nonce string, err error) {
+// read returns an object with its version and the nonce of the write that made it.
+func (s *Store) read(ctx context.Context, key string, size int) (data []byte, version, nonce string, err error) {
 	if err := checkKey(key); err != nil {
 		return nil, "", "", fmt.Errorf("store: get: %w", err)
 	}
-	err = s.call(ctx, "get", key, size, func(ctx context.Context) error {
-		out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.cfg.Bucket, Key: aws.String(s.full(key))}, options...)
-		if err != nil {
-			if notFound(err) {
-				return ErrNotFound
-			}
-			return err
-		}
-		defer func() { _ = out.Body.Close() }()
-		var buf bytes.Buffer
-		if n := aws.ToInt64(out.ContentLength); n > 0 && n <= 1<<30 {
-			buf.Grow(int(n) + bytes.MinRead)
-		}
-		if _, err := io.Copy(&buf, newProgress(ctx, out.Body)); err != nil {
-			if strings.Contains(err.Error(), "checksum did not match") { // the SDK has no exported type for it
-				return fmt.Errorf("%w: %w", ErrCorrupt, err)
-			}
-			return &bodyError{err}
-		}
-		data, etag, nonce = buf.Bytes(), aws.ToString(out.ETag), out.Metadata[nonceHeader]
-		return nil
-	})
-	return data, etag, nonce, err
+	return s.b.Read(ctx, key, size, false)
 }
 
-func contentType(key string) string {
-	switch {
-	case strings.HasSuffix(key, ".json"):
-		return "application/json"
-	case strings.HasSuffix(key, ".html"):
-		return "text/html; charset=utf-8"
-	case strings.HasSuffix(key, ".md"), strings.HasSuffix(key, ".jsonl"), strings.HasSuffix(key, ".txt"):
-		return "text/plain; charset=utf-8"
+// readRaw reads an object as it is, damaged or not.
+func (s *Store) readRaw(ctx context.Context, key string) (data []byte, version string, err error) {
+	if err := checkKey(key); err != nil {
+		return nil, "", fmt.Errorf("store: get: %w", err)
 	}
-	return "application/octet-stream"
+	data, version, _, err = s.b.Read(ctx, key, 0, true)
+	return data, version, err
 }
+
+// CheckKey refuses keys that not every server and plain folder can hold.
+func CheckKey(key string) error { return checkKey(key) }
 
 // checkKey keeps to names that every server and a plain folder can hold.
 func checkKey(key string) error {

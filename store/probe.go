@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
 const probeLimit = 30 * time.Second
@@ -31,7 +28,9 @@ func (s *Store) probe(ctx context.Context) error {
 	}
 	defer func() {
 		// Best effort: without the right to delete a few bytes stay behind.
-		_, _ = s.client.DeleteObject(context.WithoutCancel(ctx), &s3.DeleteObjectInput{Bucket: &s.cfg.Bucket, Key: aws.String(s.full(key))})
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeLimit/3)
+		defer cancel()
+		_ = s.b.Delete(last, key)
 	}()
 	data, etag, _, err := s.read(ctx, key, 0)
 	if err != nil {

@@ -5,10 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
 // ErrChanged: the object is not the one that was listed; it was left alone.
@@ -17,7 +13,7 @@ var ErrChanged = errors.New("the object has changed since it was listed")
 // Stat tells an object's size and age by the server's clock alone: both times of the answer are the server's, so the
 // clocks of this machine and of the server need not agree. A missing object gives ErrNotFound.
 func (s *Store) Stat(ctx context.Context, key string) (o Object, age time.Duration, err error) {
-	o, now, _, err := s.head(ctx, key)
+	o, now, err := s.stat(ctx, key)
 	if err == nil {
 		age = max(0, now.Sub(o.Modified))
 	}
@@ -27,19 +23,10 @@ func (s *Store) Stat(ctx context.Context, key string) (o Object, age time.Durati
 // Now is the time by the server's clock, to the second. ahead is how far that clock is before ours (negative: behind); half of the request's
 // duration is its uncertainty.
 func (s *Store) Now(ctx context.Context) (now time.Time, ahead time.Duration, err error) {
-	err = s.call(ctx, "ask for the time", "", 0, func(ctx context.Context) error {
-		out, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.cfg.Bucket})
-		if err != nil {
-			return err
-		}
-		at := time.Now()
-		var ok bool
-		if now, ok = awsmiddleware.GetServerTime(out.ResultMetadata); !ok {
-			return errors.New("the answer has no Date header")
-		}
-		ahead = now.Sub(at)
-		return nil
-	})
+	now, err = s.b.Now(ctx)
+	if err == nil {
+		ahead = time.Until(now)
+	}
 	return now, ahead, err
 }
 
@@ -47,7 +34,7 @@ func (s *Store) Now(ctx context.Context) (now time.Time, ahead time.Duration, er
 // already is no error. Between the look and the deletion somebody could still write the same key: remove only what
 // nobody may write again.
 func (s *Store) Remove(ctx context.Context, o Object) error {
-	now, _, _, err := s.head(ctx, o.Key)
+	now, _, err := s.stat(ctx, o.Key)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -57,7 +44,7 @@ func (s *Store) Remove(ctx context.Context, o Object) error {
 	if now.Size != o.Size || !now.Modified.Equal(o.Modified) {
 		return fmt.Errorf("store: remove %s: %w", o.Key, ErrChanged)
 	}
-	return s.delete(ctx, o.Key)
+	return s.b.Delete(ctx, o.Key)
 }
 
 // SetAside moves an object out of the way without losing its bytes, damaged as they may be: to aside/KEY/<hash of the bytes>.
@@ -65,7 +52,7 @@ func (s *Store) SetAside(ctx context.Context, key string) (to string, err error)
 	if to, err = s.copyAside(ctx, key); err != nil {
 		return "", err
 	}
-	return to, s.delete(ctx, key)
+	return to, s.b.Delete(ctx, key)
 }
 
 func (s *Store) copyAside(ctx context.Context, key string) (to string, err error) {
@@ -78,41 +65,9 @@ func (s *Store) copyAside(ctx context.Context, key string) (to string, err error
 	return to, err
 }
 
-func (s *Store) delete(ctx context.Context, key string) error {
-	return s.call(ctx, "delete", key, 0, func(ctx context.Context) error {
-		_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.cfg.Bucket, Key: aws.String(s.full(key))})
-		if notFound(err) { // an earlier try, whose reply was lost
-			return nil
-		}
-		return err
-	})
-}
-
-func (s *Store) head(ctx context.Context, key string) (o Object, now time.Time, etag string, err error) {
+func (s *Store) stat(ctx context.Context, key string) (Object, time.Time, error) {
 	if err := checkKey(key); err != nil {
-		return o, now, "", fmt.Errorf("store: stat: %w", err)
+		return Object{}, time.Time{}, fmt.Errorf("store: stat: %w", err)
 	}
-	err = s.call(ctx, "stat", key, 0, func(ctx context.Context) error {
-		out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.cfg.Bucket, Key: aws.String(s.full(key))})
-		if notFound(err) {
-			return ErrNotFound
-		}
-		if err != nil {
-			return err
-		}
-		o = Object{Key: key, Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified)}
-		etag = aws.ToString(out.ETag)
-		var ok bool
-		if now, ok = awsmiddleware.GetServerTime(out.ResultMetadata); !ok {
-			return errors.New("the answer has no Date header")
-		}
-		return nil
-	})
-	return o, now, etag, err
-}
-
-// readRaw reads an object as it is: the server's own checksum, which damaged bytes do not have, is not asked for.
-func (s *Store) readRaw(ctx context.Context, key string) (data []byte, etag string, err error) {
-	data, etag, _, err = s.readWith(ctx, key, 0, func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
-	return data, etag, err
+	return s.b.Stat(ctx, key)
 }

@@ -1,9 +1,9 @@
-// Package store keeps objects in S3: content-named objects that are written once, small keys that are written once,
+// Package store keeps objects, in S3 as a rule: content-named objects that are written once, small keys that are written once,
 // and fenced streams of checkpoints, where an attempt that was given up can not overwrite its successor.
 //
 // It knows no data set, no model and no workflow, and reads no environment: keys come with Config. Every write uses a conditional request and every lost reply is resolved by
 // reading back, so a bucket must honour If-None-Match and If-Match: Probe checks it. Start reading at Open; object.go
-// has single objects, stream.go the fencing.
+// has single objects, stream.go the fencing. Where the bytes lie is a Backend: S3, memory, or one of a program's own.
 package store
 
 import (
@@ -63,14 +63,14 @@ type Config struct {
 	Transport http.RoundTripper `json:"-"` // nil = the SDK's own; for proxies and tests; it has TLS settings of its own
 }
 
-// Store is one bucket (and prefix). It is safe for concurrent use.
-type Store struct {
+// bucket is a bucket (and prefix) on S3.
+type bucket struct {
 	cfg    Config
 	client *s3.Client
 }
 
-// Open connects to a bucket, and creates it if it does not exist and that is allowed. It does not probe.
-func Open(ctx context.Context, c Config) (*Store, error) {
+// S3 connects a backend to a bucket: see [Open].
+func S3(ctx context.Context, c Config) (Backend, error) {
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 30*time.Second)
 	c.CallTimeout = cmp.Or(c.CallTimeout, 2*time.Minute)
 	c.MaxAttempts = cmp.Or(c.MaxAttempts, 8)
@@ -97,7 +97,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: c}
+	s := &bucket{cfg: c}
 	s.client = s3.NewFromConfig(cfg, func(o *s3.Options) {
 		if c.Endpoint != "" {
 			o.BaseEndpoint = aws.String(strings.TrimRight(c.Endpoint, "/"))
@@ -188,7 +188,7 @@ func awsConfig(c Config) (aws.Config, error) {
 
 // ensureBucket makes the bucket if it is missing. Without the right to look or to create it is left to the first real request
 // to say what is wrong.
-func (s *Store) ensureBucket(ctx context.Context) error {
+func (s *bucket) ensureBucket(ctx context.Context) error {
 	err := s.call(ctx, "look for the bucket", "", 0, func(ctx context.Context) error {
 		_, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.cfg.Bucket})
 		return err
@@ -213,8 +213,7 @@ func (s *Store) ensureBucket(ctx context.Context) error {
 	return err
 }
 
-// Where names endpoint, bucket and prefix for messages; it holds no secret.
-func (s *Store) Where() string {
+func (s *bucket) Where() string {
 	where := "bucket " + s.cfg.Bucket
 	if s.cfg.Prefix != "" {
 		where += "/" + s.cfg.Prefix
@@ -226,7 +225,7 @@ func (s *Store) Where() string {
 }
 
 // full is the key as the bucket knows it.
-func (s *Store) full(key string) string {
+func (s *bucket) full(key string) string {
 	if s.cfg.Prefix == "" {
 		return key
 	}

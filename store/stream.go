@@ -197,7 +197,7 @@ func (c *Claim) swap(ctx context.Context, next Head, etag string) error {
 	newTag, err := c.s.write(ctx, headKey(c.stream), data, next.Nonce, etag)
 	switch {
 	case err == nil:
-	case lostRace(err) || notFound(err): // 404: the condition names an ETag and the key is gone
+	case lostRace(err):
 		there, thereTag, rerr := c.s.readHead(ctx, c.stream)
 		if rerr != nil && !errors.Is(rerr, ErrNotFound) {
 			return rerr

@@ -20,17 +20,21 @@ import (
 // that the next attempt begins at once. kind is the failure's type, why its text; identity is who says so. It returns
 // false where nobody holds the activity any more. Were its worker at work after all, that one's commit would be fenced.
 func GiveBack(ctx context.Context, c client.Client, namespace, identity string, x *common.WorkflowExecution, a *workflow.PendingActivityInfo, kind, why string) (bool, error) {
+	return giveBack(ctx, c.WorkflowService(), namespace, identity, x, a, kind, why)
+}
+
+func giveBack(ctx context.Context, c workflowservice.WorkflowServiceClient, namespace, identity string, x *common.WorkflowExecution, a *workflow.PendingActivityInfo, kind, why string) (bool, error) {
 	var err error
 	switch a.GetState() {
 	case enums.PENDING_ACTIVITY_STATE_STARTED:
-		_, err = c.WorkflowService().RespondActivityTaskFailedById(ctx, &workflowservice.RespondActivityTaskFailedByIdRequest{
+		_, err = c.RespondActivityTaskFailedById(ctx, &workflowservice.RespondActivityTaskFailedByIdRequest{
 			Namespace: namespace, WorkflowId: x.WorkflowId, RunId: x.RunId, ActivityId: a.ActivityId, Identity: identity, LastHeartbeatDetails: a.HeartbeatDetails,
 			Failure: &failure.Failure{Message: why, Source: "character worker",
 				FailureInfo: &failure.Failure_ApplicationFailureInfo{ApplicationFailureInfo: &failure.ApplicationFailureInfo{
 					Type: kind, NextRetryDelay: durationpb.New(100 * time.Millisecond)}}},
 		})
 	case enums.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED:
-		_, err = c.WorkflowService().RespondActivityTaskCanceledById(ctx, &workflowservice.RespondActivityTaskCanceledByIdRequest{
+		_, err = c.RespondActivityTaskCanceledById(ctx, &workflowservice.RespondActivityTaskCanceledByIdRequest{
 			Namespace: namespace, WorkflowId: x.WorkflowId, RunId: x.RunId, ActivityId: a.ActivityId, Identity: identity})
 	default:
 		return false, nil

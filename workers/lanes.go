@@ -9,7 +9,6 @@ import (
 	"go.temporal.io/api/taskqueue/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/activity"
-	"go.temporal.io/sdk/client"
 
 	"github.com/opencharacter/opencharacter/activities"
 )
@@ -24,7 +23,7 @@ const (
 // lanes counts how many chunks the live workers of a queue can make at once: processes times slots. Two sources are
 // joined, because each is blind in its own way: the workers' own reports come once a minute, and polls come only from
 // workers that are not busy. Only workers of version d count: a run gets no others. 0 means that the cluster does not tell.
-func lanes(c client.Client, namespace string, slots int, d Deployment) func(context.Context, string) int {
+func lanes(c workflowservice.WorkflowServiceClient, namespace string, slots int, d Deployment) func(context.Context, string) int {
 	return func(ctx context.Context, queue string) int {
 		each := 1 // one slot a device
 		if queue == activities.TeacherQueue {
@@ -32,7 +31,7 @@ func lanes(c client.Client, namespace string, slots int, d Deployment) func(cont
 		}
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		q, err := c.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{Namespace: namespace,
+		q, err := c.DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{Namespace: namespace,
 			TaskQueue: &taskqueue.TaskQueue{Name: queue}, TaskQueueType: enums.TASK_QUEUE_TYPE_ACTIVITY})
 		if err != nil { // the chunk is made; how many are made at once is a matter of speed
 			if ctx.Err() == nil {
@@ -56,12 +55,12 @@ func lanes(c client.Client, namespace string, slots int, d Deployment) func(cont
 
 // reporting lists the workers of a queue and of version d that said within [quiet] that they run; ok is false where none reports, as
 // with an older server.
-func reporting(ctx context.Context, c client.Client, namespace, queue string, d Deployment) (live map[string]bool, ok bool) {
+func reporting(ctx context.Context, c workflowservice.WorkflowServiceClient, namespace, queue string, d Deployment) (live map[string]bool, ok bool) {
 	live = map[string]bool{}
 	since := time.Now().Add(-quiet).UTC().Format(time.RFC3339)
 	req := &workflowservice.ListWorkersRequest{Namespace: namespace, PageSize: 1000, Query: fmt.Sprintf("TaskQueue = '%s' AND HeartbeatTime > '%s'", queue, since)}
 	for {
-		r, err := c.WorkflowService().ListWorkers(ctx, req)
+		r, err := c.ListWorkers(ctx, req)
 		if err != nil {
 			return live, ok
 		}

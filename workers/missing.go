@@ -13,8 +13,6 @@ import (
 	"go.temporal.io/api/taskqueue/v1"
 	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/worker"
 
 	"github.com/opencharacter/opencharacter/activities"
 )
@@ -35,7 +33,7 @@ const (
 // watcher gives back what nobody works on: activities that this process was given and never got (the answer to its poll
 // was lost) or whose outcome it could not deliver, and those whose worker, anywhere, has gone silent.
 type watcher struct {
-	c         client.Client
+	c         workflowservice.WorkflowServiceClient
 	namespace string
 	identity  string // of this process; "" is not known, and then nothing is its own
 	held      *held
@@ -87,12 +85,12 @@ func (w *watcher) look(ctx context.Context) error {
 	described := 0
 	req := &workflowservice.ListWorkflowExecutionsRequest{Namespace: w.namespace, Query: fmt.Sprintf("ExecutionStatus = 'Running' AND TaskQueue = '%s'", activities.DataQueue)}
 	for {
-		r, err := w.c.ListWorkflow(ctx, req)
+		r, err := w.c.ListWorkflowExecutions(ctx, req)
 		if err != nil {
 			return err
 		}
 		for _, x := range r.Executions {
-			d, err := w.c.DescribeWorkflowExecution(ctx, x.Execution.WorkflowId, x.Execution.RunId)
+			d, err := w.c.DescribeWorkflowExecution(ctx, &workflowservice.DescribeWorkflowExecutionRequest{Namespace: w.namespace, Execution: x.Execution})
 			var gone *serviceerror.NotFound
 			if errors.As(err, &gone) {
 				continue
@@ -103,7 +101,7 @@ func (w *watcher) look(ctx context.Context) error {
 			described++
 			for _, a := range d.PendingActivities {
 				if kind, why := w.judge(x.Execution, a, now, gap); kind != "" {
-					if _, err := GiveBack(ctx, w.c, w.namespace, w.identity, x.Execution, a, kind, why); err != nil {
+					if _, err := giveBack(ctx, w.c, w.namespace, w.identity, x.Execution, a, kind, why); err != nil {
 						return err
 					}
 				}
@@ -126,6 +124,9 @@ func (w *watcher) look(ctx context.Context) error {
 
 // judge says whether a pending activity is to be given back, and why.
 func (w *watcher) judge(x *common.WorkflowExecution, a *workflow.PendingActivityInfo, now time.Time, gap time.Duration) (kind, why string) {
+	if !ours()[a.GetActivityType().GetName()] { // a program's own: it beats as it likes
+		return "", ""
+	}
 	if s := a.GetState(); s != enums.PENDING_ACTIVITY_STATE_STARTED && s != enums.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED {
 		return "", ""
 	}
@@ -161,7 +162,7 @@ func (w *watcher) judge(x *common.WorkflowExecution, a *workflow.PendingActivity
 
 // watchers is how many workers look, as far as the server tells.
 func (w *watcher) watchers(ctx context.Context) int {
-	d, err := w.c.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{Namespace: w.namespace,
+	d, err := w.c.DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{Namespace: w.namespace,
 		TaskQueue: &taskqueue.TaskQueue{Name: activities.DataQueue}, TaskQueueType: enums.TASK_QUEUE_TYPE_WORKFLOW})
 	if err != nil {
 		return 1
@@ -173,49 +174,24 @@ func (w *watcher) watchers(ctx context.Context) int {
 	return max(1, len(who))
 }
 
-// watching is a worker beside which a watcher looks.
+// watching is a watcher at work.
 type watching struct {
-	worker.Worker
-	w    *watcher
 	end  context.CancelFunc
 	over chan struct{}
 }
 
-func (x *watching) begin() {
-	var ctx context.Context
-	ctx, x.end = context.WithCancel(context.Background())
-	x.over = make(chan struct{})
+// watch looks until quiet.
+func watch(w *watcher) *watching {
+	ctx, end := context.WithCancel(context.Background())
+	x := &watching{end, make(chan struct{})}
 	go func() {
 		defer close(x.over)
-		x.w.watch(ctx)
+		w.watch(ctx)
 	}()
-}
-
-// Start starts the worker and looks.
-func (x *watching) Start() error {
-	err := x.Worker.Start()
-	if err == nil {
-		x.begin()
-	}
-	return err
-}
-
-// Run runs the worker and looks meanwhile.
-func (x *watching) Run(interrupt <-chan any) error {
-	x.begin()
-	defer x.quiet()
-	return x.Worker.Run(interrupt)
-}
-
-// Stop ends the looks first: from now on tasks come that are not taken.
-func (x *watching) Stop() {
-	x.quiet()
-	x.Worker.Stop()
+	return x
 }
 
 func (x *watching) quiet() {
-	if x.end != nil {
-		x.end()
-		<-x.over
-	}
+	x.end()
+	<-x.over
 }

@@ -18,7 +18,7 @@ func TestJudge(t *testing.T) {
 	x := &common.WorkflowExecution{WorkflowId: "w", RunId: "r"}
 	start := time.Unix(1e9, 0)
 	beat := func(who string, n int32, heard time.Duration) *workflow.PendingActivityInfo {
-		return &workflow.PendingActivityInfo{ActivityId: "5", Attempt: n, State: enums.PENDING_ACTIVITY_STATE_STARTED, LastWorkerIdentity: who,
+		return &workflow.PendingActivityInfo{ActivityId: "5", ActivityType: &common.ActivityType{Name: "Generate"}, Attempt: n, State: enums.PENDING_ACTIVITY_STATE_STARTED, LastWorkerIdentity: who,
 			LastStartedTime: timestamppb.New(start), LastHeartbeatTime: timestamppb.New(start.Add(heard)),
 			ActivityOptions: &apiactivity.ActivityOptions{HeartbeatTimeout: durationpb.New(15 * time.Minute)}}
 	}

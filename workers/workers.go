@@ -1,5 +1,8 @@
 // Package workers puts workflows and activities on task queues: who serves what, how many at once, and how a worker
-// stops. A program of a few lines can serve our stages on its own Temporal connection.
+// stops.
+//
+// [New] makes the workers of a program that does nothing else. [NewPlugin] is for everybody else: it adds our stages to the
+// workers of a Temporal client of your own, in a program of ten lines. Both go the same way.
 package workers
 
 import (
@@ -16,11 +19,9 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
-	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/worker"
 
 	"github.com/opencharacter/opencharacter/activities"
-	"github.com/opencharacter/opencharacter/heartbeat"
 	"github.com/opencharacter/opencharacter/lm/hub"
 	"github.com/opencharacter/opencharacter/permit"
 	"github.com/opencharacter/opencharacter/store"
@@ -29,7 +30,8 @@ import (
 
 // Options says what this process serves. The zero value serves nothing; use [All] for every queue.
 type Options struct {
-	// Queues to serve: data (workflows and data activities), teacher, engine.
+	// Queues to serve: data (workflows and data activities), teacher, engine. For the plugin nil means those on which the
+	// program makes workers.
 	Queues []string
 	// Store is the object store; required.
 	Store *store.Store
@@ -42,7 +44,8 @@ type Options struct {
 	Stall time.Duration
 	// Allow says which model files and endpoints a spec may name; nil = model files in Hub.CacheDir, and no endpoint.
 	Allow *permit.Rules
-	// Converter encodes heartbeats; give that of the client when it encrypts. nil = the SDK's JSON.
+	// Converter encodes heartbeats; give that of the client when it encrypts. nil = the SDK's JSON. A client with the plugin
+	// takes it where it has no converter of its own, and else its own counts.
 	Converter converter.DataConverter
 	// Key returns the value of an environment variable that a spec names (teacher queue); required there.
 	Key func(env string) string
@@ -50,7 +53,7 @@ type Options struct {
 	Did func(activities.Work)
 	// TeacherSlots is how many teacher chunks run at once; 0 is 4.
 	TeacherSlots int
-	// Namespace is the Temporal namespace whose search attributes are looked up; "" is default.
+	// Namespace is the Temporal namespace whose search attributes are looked up; "" is that of the plugin's client, or default.
 	Namespace string
 	// Identity is what each worker tells Temporal about itself; no other process may have it: tasks that the server gave to
 	// that name and that are not here are given back at once. "" is the client's, and then only their silence tells.
@@ -62,6 +65,8 @@ type Options struct {
 	Deployment Deployment
 	// Report is the address under which live reports are served, for the links in runs' details; "" = none.
 	Report string
+	// Own are teachers, filters and evaluations of the program's own, for specs to name. All workers of a fleet must have the same.
+	Own activities.Own
 	// Fatal is told when a worker cannot go on (its namespace is gone, its credentials are refused); nil tells nobody.
 	Fatal func(error)
 	// StopTimeout is how long a stopping worker may take to commit what it has; 0 is 30 s.
@@ -71,22 +76,32 @@ type Options struct {
 // All names every queue.
 func All() []string { return []string{"data", "teacher", "engine"} }
 
-// New makes the workers of o.Queues on c. Start each, and stop each in the end.
-func New(c client.Client, o Options) ([]worker.Worker, error) {
+// taskQueues are the names of the queues at Temporal.
+var taskQueues = map[string]string{"data": DataQueue, "teacher": TeacherQueue, "engine": EngineQueue}
+
+var errNoKey = errors.New("workers: the teacher queue needs a way to read API keys: set workers.Options.Key")
+
+// complete checks the options and fills in the defaults.
+func (o Options) complete() (Options, error) {
 	if o.Store == nil {
-		return nil, fmt.Errorf("workers: no object store is given")
+		return o, errors.New("workers: no object store is given")
 	}
 	if err := o.Deployment.Check(); err != nil {
-		return nil, fmt.Errorf("workers: %w", err)
+		return o, fmt.Errorf("workers: %w", err)
 	}
-	if o.StopTimeout == 0 {
-		o.StopTimeout = 30 * time.Second
+	for _, q := range o.Queues {
+		if taskQueues[q] == "" {
+			return o, fmt.Errorf("workers: queue %q is not one of data, teacher, engine", q)
+		}
+		if q == "teacher" && o.Key == nil {
+			return o, errNoKey
+		}
 	}
-	if o.TeacherSlots == 0 {
-		o.TeacherSlots = 4
+	if err := o.Own.Check(); err != nil {
+		return o, fmt.Errorf("workers: %w", err)
 	}
-	o.Namespace = cmp.Or(o.Namespace, client.DefaultNamespace)
-	count := lanes(c, o.Namespace, o.TeacherSlots, o.Deployment)
+	o.StopTimeout = cmp.Or(o.StopTimeout, 30*time.Second)
+	o.TeacherSlots = cmp.Or(o.TeacherSlots, 4)
 	if o.Allow == nil {
 		var paths []string
 		if o.Hub.CacheDir != "" {
@@ -94,62 +109,42 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 		}
 		var err error
 		if o.Allow, err = permit.New(permit.Options{Paths: paths}); err != nil {
-			return nil, fmt.Errorf("workers: %w", err)
+			return o, fmt.Errorf("workers: %w", err)
 		}
 	}
-	own, spoilt := newHeld(), newDamage()
+	return o, nil
+}
+
+func (o Options) namespace() string { return cmp.Or(o.Namespace, client.DefaultNamespace) }
+
+// New makes the workers of o.Queues on c, whose connection should be made with [Connection]. Start each, and stop each in
+// the end. It is for a program that is nothing but our worker; see [NewPlugin] for one that is more.
+func New(c client.Client, o Options) ([]worker.Worker, error) {
+	p, err := NewPlugin(o)
+	if err != nil {
+		return nil, err
+	}
+	p.calls = &services{c.WorkflowService(), c.OperatorService()}
 	var out []worker.Worker
 	for _, q := range o.Queues {
-		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal, Identity: o.Identity, StickyScheduleToStartTimeout: o.StickyWait, DeploymentOptions: o.Deployment.options(),
-			Interceptors:              []interceptor.WorkerInterceptor{own, spoilt},
-			BackgroundActivityContext: heartbeat.WithConverter(context.Background(), o.Converter)}
-		switch q {
-		case "data":
-			opt.Interceptors = append(opt.Interceptors, &beating{})
-			w := worker.New(c, activities.DataQueue, opt)
-			for _, f := range []any{workflows.CharacterTraining, workflows.GeneratePreferences, workflows.TrainAdapter, workflows.GenerateIntrospection, workflows.EvaluateCharacter} {
-				w.RegisterWorkflow(f)
-			}
-			w.RegisterActivity(&activities.Data{Store: o.Store, Lanes: count, Report: o.Report, Attributes: func(ctx context.Context) ([]string, error) {
-				return attributes(ctx, c, o.Namespace)
-			}})
-			out = append(out, &watching{Worker: w, w: &watcher{c: c, namespace: o.Namespace, identity: o.Identity, held: own}})
-		case "teacher":
-			if o.Key == nil {
-				return nil, fmt.Errorf("workers: the teacher queue needs a way to read API keys")
-			}
-			opt.MaxConcurrentActivityExecutionSize, opt.DisableWorkflowWorker = o.TeacherSlots, true
-			w := worker.New(c, activities.TeacherQueue, opt)
-			w.RegisterActivity(&activities.Teacher{Store: o.Store, Key: o.Key, Allow: o.Allow, Lanes: count})
-			out = append(out, w)
-		case "engine":
-			// One slot a device: two models at once would only slow each other down.
-			p := newPatience(1)
-			var err error
-			if opt.Tuner, err = p.tuner(); err != nil {
-				return nil, fmt.Errorf("workers: %w", err)
-			}
-			opt.DisableWorkflowWorker, opt.Interceptors = true, append(opt.Interceptors, p)
-			w := worker.New(c, activities.EngineQueue, opt)
-			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Allow: o.Allow, Stall: o.Stall, Lanes: count, Did: o.Did})
-			out = append(out, w)
-		default:
-			return nil, fmt.Errorf("workers: queue %q is not one of data, teacher, engine", q)
+		out = append(out, worker.New(c, taskQueues[q], worker.Options{Plugins: []worker.Plugin{p}}))
+		if p.wrong != nil {
+			return nil, p.wrong
 		}
 	}
 	return out, nil
 }
 
 // attributes lists our search attributes that the namespace knows. A cluster that does not tell has none for us.
-func attributes(ctx context.Context, c client.Client, namespace string) ([]string, error) {
+func attributes(ctx context.Context, s services, namespace string) ([]string, error) {
 	// A server on SQL keeps their names with the namespace. Its list of them leaks a connection to itself at each call
 	// (found by bench/soak, server 1.32), so it is asked only where a name is not there.
-	if ns, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace}); err == nil {
+	if ns, err := s.workflow.DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace}); err == nil {
 		if aliases := slices.Collect(maps.Values(ns.GetConfig().GetCustomSearchAttributeAliases())); hasAll(aliases, workflows.SearchAttributes()) {
 			return workflows.SearchAttributes(), nil
 		}
 	}
-	r, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	r, err := s.operator.ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
 	var refused *serviceerror.PermissionDenied
 	var unknown *serviceerror.Unimplemented
 	if errors.As(err, &refused) || errors.As(err, &unknown) {

@@ -210,7 +210,7 @@ func (s *stage) link(ctx workflow.Context, w *Work, open *[]*piece) error {
 // lanes is how many chunks can be made at once: one a live engine worker. An endpoint answers several chunks at once,
 // and the engines take their turns at the students' halves; recorded answers take no time, so that nothing is gained.
 func (s *stage) lanes() int {
-	if s.Name == activities.KindPreferences && s.brief.Teacher == "openai" {
+	if s.Name == activities.KindPreferences && askable(s.brief.Teacher) {
 		return max(s.engines, s.teachers)
 	}
 	return s.engines

@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/opencharacter/opencharacter/activities"
+	"github.com/opencharacter/opencharacter/spec"
 	"github.com/opencharacter/opencharacter/store"
 )
 
@@ -112,7 +113,7 @@ func resolve(ctx workflow.Context, spec []byte) (activities.Brief, error) {
 	if err := workflow.ExecuteActivity(onData(ctx, "resolve the spec"), data.ResolveSpec, activities.ResolveInput{Spec: spec}).Get(ctx, &b); err != nil {
 		return b, err
 	}
-	if b.Teacher == "openai" && !b.OwnPairs {
+	if askable(b.Teacher) && !b.OwnPairs {
 		if err := workflow.ExecuteActivity(onTeacher(ctx, "check the teacher"), teacher.CheckTeacher, activities.CheckTeacherInput{Plan: b.Plan}).Get(ctx, nil); err != nil {
 			return b, err
 		}
@@ -123,6 +124,12 @@ func resolve(ctx workflow.Context, spec []byte) (activities.Brief, error) {
 	}
 	b.Plan = m.Plan
 	return b, nil
+}
+
+// askable says that a teacher is asked, one answer at a time, and can be asked beforehand whether it answers.
+func askable(teacher string) bool {
+	_, own := spec.OwnTeacher(teacher)
+	return own || teacher == "openai"
 }
 
 func (s *stage) handlers(ctx workflow.Context) error {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -132,6 +134,8 @@ func plan(cmd *cobra.Command, name string, f planFlags) error {
 	}
 	o.HeldOut = min(s.Evaluation.HeldOut, len(rec))
 	p := activities.Plan{Spec: s, Name: c.Name}
+	filters := append(slices.Clone(s.Preferences.Filter.Own), s.Introspection.Filter.Own...)
+	p.Spec.Preferences.Filter.Own, p.Spec.Introspection.Filter.Own = nil, nil // a program's own are in its workers
 	if s.Teacher == "recorded" {
 		if o.Prompts = len(rec) - o.HeldOut; o.Prompts < s.Preferences.MinPairs && o.OwnPairs < 0 {
 			return fmt.Errorf("teacher recorded has %d answers for %s, and evaluation.held_out %d and preferences.min_pairs %d need %d; give a larger file with --recorded, or another teacher", len(rec), c.Name, s.Evaluation.HeldOut, s.Preferences.MinPairs, s.Evaluation.HeldOut+s.Preferences.MinPairs)
@@ -146,6 +150,9 @@ func plan(cmd *cobra.Command, name string, f planFlags) error {
 	rates, model, err := f.measure(cmd, &p, &o, c, rec)
 	if err != nil {
 		return err
+	}
+	if len(filters) > 0 {
+		rates.Basis = append(rates.Basis, fmt.Sprintf("what the filters of your own (%s) drop is not counted: they are in your workers, not here", strings.Join(filters, ", ")))
 	}
 	out := planned{Constitution: c.Name, Preset: s.Preset, Model: model, Kernels: tensor.Variant(), Estimate: estimate.Of(o, rates)}
 	if f.json {

@@ -100,7 +100,8 @@ func Of(o Options, r Rates) Estimate {
 	// Preferences.
 	pref := Stage{Name: activities.KindPreferences, Target: s.Preferences.Pairs}
 	teacherPass := r.Teacher.Pass
-	if s.Teacher == "openai" {
+	_, own := spec.OwnTeacher(s.Teacher)
+	if own || s.Teacher == "openai" {
 		teacherPass = remotePass
 	} else if s.Teacher == "recorded" {
 		teacherPass = 1

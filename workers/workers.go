@@ -22,6 +22,7 @@ import (
 	"github.com/opencharacter/opencharacter/activities"
 	"github.com/opencharacter/opencharacter/heartbeat"
 	"github.com/opencharacter/opencharacter/lm/hub"
+	"github.com/opencharacter/opencharacter/metrics"
 	"github.com/opencharacter/opencharacter/permit"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/workflows"
@@ -48,6 +49,8 @@ type Options struct {
 	Key func(env string) string
 	// Did is told of every unit of work of the engine (engine queue); nil tells nobody.
 	Did func(activities.Work)
+	// Metrics counts what the workers do; nil counts nothing.
+	Metrics *metrics.Set
 	// TeacherSlots is how many teacher chunks run at once; 0 is 4.
 	TeacherSlots int
 	// Namespace is the Temporal namespace whose search attributes are looked up; "" is default.
@@ -101,7 +104,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 	var out []worker.Worker
 	for _, q := range o.Queues {
 		opt := worker.Options{WorkerStopTimeout: o.StopTimeout, DisableEagerActivities: true, OnFatalError: o.Fatal, Identity: o.Identity, StickyScheduleToStartTimeout: o.StickyWait, DeploymentOptions: o.Deployment.options(),
-			Interceptors:              []interceptor.WorkerInterceptor{own, spoilt},
+			Interceptors:              []interceptor.WorkerInterceptor{&measured{m: o.Metrics}, own, spoilt},
 			BackgroundActivityContext: heartbeat.WithConverter(context.Background(), o.Converter)}
 		switch q {
 		case "data":
@@ -120,7 +123,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			}
 			opt.MaxConcurrentActivityExecutionSize, opt.DisableWorkflowWorker = o.TeacherSlots, true
 			w := worker.New(c, activities.TeacherQueue, opt)
-			w.RegisterActivity(&activities.Teacher{Store: o.Store, Key: o.Key, Allow: o.Allow, Lanes: count})
+			w.RegisterActivity(&activities.Teacher{Store: o.Store, Key: o.Key, Allow: o.Allow, Lanes: count, Asked: asked(o.Metrics)})
 			out = append(out, w)
 		case "engine":
 			// One slot a device: two models at once would only slow each other down.
@@ -131,7 +134,7 @@ func New(c client.Client, o Options) ([]worker.Worker, error) {
 			}
 			opt.DisableWorkflowWorker, opt.Interceptors = true, append(opt.Interceptors, p)
 			w := worker.New(c, activities.EngineQueue, opt)
-			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Allow: o.Allow, Stall: o.Stall, Lanes: count, Did: o.Did})
+			w.RegisterActivity(&activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Allow: o.Allow, Stall: o.Stall, Lanes: count, Did: o.Did, Meter: o.Metrics})
 			out = append(out, w)
 		default:
 			return nil, fmt.Errorf("workers: queue %q is not one of data, teacher, engine", q)

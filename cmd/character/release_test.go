@@ -87,7 +87,7 @@ func temporalForTest(t *testing.T) client.Client {
 			t.Error(err)
 		}
 	})
-	c, err := client.Dial(client.Options{HostPort: s.Address, Logger: warnings()})
+	c, err := client.Dial(client.Options{HostPort: s.Address, Logger: telemetry.Temporal()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/opencharacter/opencharacter/activities"
+	"github.com/opencharacter/opencharacter/cmd/internal/telemetry"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/testenv/temporalserver"
 	"github.com/opencharacter/opencharacter/workers"

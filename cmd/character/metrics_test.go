@@ -26,7 +26,7 @@ func (m *machine) upMeasured(more ...string) string {
 	m.t.Helper()
 	url := ""
 	m.startUntil(append(append([]string{"up", "--metrics-address", "127.0.0.1:0"}, ports(m.t)...), more...), func(line string) bool {
-		if strings.Contains(line, "Metrics") {
+		if strings.HasPrefix(line, "  Metrics ") { // the name of the test is in paths
 			url = metricsURL.FindString(line)
 		}
 		return strings.Contains(line, "Ctrl-C stops it")

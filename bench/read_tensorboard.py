@@ -3,7 +3,7 @@
 
     pip install tensorboard
     character export captain --out captain-files --tensorboard board
-    bench/tensorboard.py board/captain captain-files/metrics.jsonl
+    bench/read_tensorboard.py board/captain captain-files/metrics.jsonl
 
 Exit code 0: every value is there, as a 32-bit float, at its step; and none more.
 """

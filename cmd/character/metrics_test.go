@@ -7,10 +7,12 @@ import (
 	"math"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,11 +23,10 @@ import (
 // metricsURL is where a process says that its metrics are.
 var metricsURL = regexp.MustCompile(`http://127\.0\.0\.1:\d+`)
 
-// upMeasured starts a stack whose worker shows its metrics, and returns their address.
-func (m *machine) upMeasured(more ...string) string {
+// upMeasured starts a stack whose worker shows its metrics, and returns it and their address.
+func (m *machine) upMeasured(more ...string) (up *exec.Cmd, url string) {
 	m.t.Helper()
-	url := ""
-	m.startUntil(append(append([]string{"up", "--metrics-address", "127.0.0.1:0"}, ports(m.t)...), more...), func(line string) bool {
+	up = m.startUntil(append(append([]string{"up", "--metrics-address", "127.0.0.1:0"}, ports(m.t)...), more...), func(line string) bool {
 		if strings.HasPrefix(line, "  Metrics ") { // the name of the test is in paths
 			url = metricsURL.FindString(line)
 		}
@@ -34,7 +35,17 @@ func (m *machine) upMeasured(more ...string) string {
 	if url == "" {
 		m.t.Fatal("it does not say where its metrics are")
 	}
-	return url
+	return up, url
+}
+
+// ready waits until a process says that it can work.
+func (m *machine) ready(address string) {
+	m.t.Helper()
+	for deadline := time.Now().Add(time.Minute); m.command("ready", "--address", address).Run() != nil; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			m.t.Fatalf("the worker is not ready: %s\n%s", m.must("ready", "--address", address), m.workerLog())
+		}
+	}
 }
 
 // rowsOf reads lines of JSON.
@@ -61,13 +72,9 @@ func TestMetrics(t *testing.T) {
 	m := newMachine(t)
 	work := filepath.Join(t.TempDir(), "work.jsonl")
 	m.env = append(m.env, "CHARACTER_WORK_LOG="+work)
-	url := m.upMeasured()
+	up, url := m.upMeasured()
 	address := strings.TrimPrefix(url, "http://")
-	for deadline := time.Now().Add(time.Minute); m.command("ready", "--address", address).Run() != nil; time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the worker is not ready: %s\n%s", m.must("ready", "--address", address), m.workerLog())
-		}
-	}
+	m.ready(address)
 	m.must(m.runArgs("tiny")...)
 	seen, err := scrape.Get(t.Context(), url+"/metrics")
 	if err != nil {
@@ -195,6 +202,26 @@ func TestMetrics(t *testing.T) {
 		if got := status(t, url+"/metrics", "evil.example"); got != http.StatusMisdirectedRequest {
 			t.Errorf("another host name: %d", got)
 		}
+	})
+	t.Run("a worker that is killed", func(t *testing.T) { // its successor has the same address, and counts anew
+		for _, pid := range children(up.Process.Pid) {
+			if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); bytes.Contains(b, []byte("\x00worker\x00")) {
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+			if seen, err = scrape.Get(t.Context(), url+"/metrics"); err == nil {
+				if _, old := seen.Sum("character_stages_total"); !old {
+					break
+				}
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("no other worker: %v\n%s", err, m.workerLog())
+			}
+		}
+		m.ready(address)
 	})
 	t.Run("tensorboard", func(t *testing.T) { eventsAre(t, filepath.Join(board, "tiny"), metrics) })
 	t.Run("tensorboard again", func(t *testing.T) {

@@ -15,5 +15,8 @@ COPY --from=build /out/character /character
 # Owned by the user that runs, so that a volume mounted here is writable for it.
 COPY --from=build --chown=65532:65532 /out/models /models
 ENV CHARACTER_MODELS=/models
+EXPOSE 9464
+# The image has no other program that could ask.
+HEALTHCHECK --interval=15s --timeout=15s --start-period=2m --retries=4 CMD ["/character", "ready"]
 ENTRYPOINT ["/character"]
-CMD ["worker"]
+CMD ["worker", "--metrics-address", "127.0.0.1:9464"]

@@ -21,6 +21,13 @@ type Watch struct {
 	Alive    func()                 // a sign of life, often
 	Progress func(done, tokens int) // rows that are done, and tokens drawn since the last call
 	Did      func(unit string)      // one unit of work is done
+	Drawn    func(tokens int)       // the tokens of one answer or turn that is done
+}
+
+func (w Watch) drawn(tokens int) {
+	if w.Drawn != nil {
+		w.Drawn(tokens)
+	}
 }
 
 func (w Watch) did(unit string) {
@@ -57,6 +64,7 @@ func Answers(ctx context.Context, m *Loaded, stack []*transformer.Adapter, p Pla
 			}
 			out[i].Finish = res.Finish
 			w.did(rows[i].ID)
+			w.drawn(len(res.Tokens))
 			if said, ok := other[rows[i].ID]; ok && out[i].Drop == "" && fold(said) == fold(out[i].Text) {
 				out[i].Drop = dropIdentical // counted here, so that another prompt takes its place
 			}
@@ -106,6 +114,7 @@ func Talks(ctx context.Context, m *Loaded, stack []*transformer.Adapter, p Plan,
 			open[i].said, open[i].drop = append(open[i].said, text), reason
 			open[i].tokens += len(r.Tokens)
 			w.did(fmt.Sprintf("%s/%d", open[i].id, turn))
+			w.drawn(len(r.Tokens))
 			return nil
 		})
 		if err != nil {
@@ -285,6 +294,6 @@ func NewTrainer(p Plan, kind string, m *Loaded, frozen []*transformer.Adapter, r
 func Measure(ctx context.Context, p Plan, m *Loaded, ws *transformer.Workspace, stack []*transformer.Adapter, which string, c *constitution.Constitution, rec []constitution.Example, plain []Answer) (Measured, error) {
 	held, _ := splitHeldOut(p, rec)
 	held = scored(p, held)
-	v := evaluator{m: m, ws: ws, stack: stack, plan: p, live: &progress{}, did: func(string) {}}
+	v := evaluator{m: m, ws: ws, stack: stack, plan: p, live: &progress{}, did: func(string) {}, meter: unmetered{}}
 	return v.measure(ctx, which, c, held, plain)
 }

@@ -66,6 +66,7 @@ func (e *Engine) converse(ctx context.Context, in ChunkInput, live *progress) (C
 	}
 	live.set(func(l *Live) { l.Total = len(rows) * turnsOf(p) })
 	convs, err := Talks(ctx, m, stack, p, c, rows, Watch{Alive: live.alive, Did: func(turn string) { e.did(ctx, "interaction", turn) },
+		Drawn:    func(tokens int) { e.meter().Drawn("interaction", tokens) },
 		Progress: func(done, _ int) { live.set(func(l *Live) { l.Done = done }) }})
 	if err != nil {
 		return ChunkOutput{}, err

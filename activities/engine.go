@@ -37,6 +37,8 @@ type Engine struct {
 	Lanes func(ctx context.Context, queue string) int
 	// Did is told of every unit of work as soon as it is done; nil tells nobody. It must be quick.
 	Did func(Work)
+	// Meter counts tokens, steps and models for metrics; nil counts nothing.
+	Meter Meter
 	// Allow says which model files a spec may name; nil = any, for tests and programs that write their own specs.
 	Allow *permit.Rules
 	// Own is as in [Data].
@@ -141,10 +143,13 @@ func (e *Engine) load(ctx context.Context, wanted ModelInfo) (*Loaded, error) {
 			return nil, err
 		}
 	}
+	began := time.Now()
 	m, err := LoadModel(path, wanted.Weights, e.Hub)
 	if err != nil {
+		e.meter().Loaded("", "", time.Since(began), err)
 		return nil, lacks(err)
 	}
+	e.meter().Loaded(m.Info.Architecture, m.Info.Format, time.Since(began), nil)
 	m.Info.Name = wanted.Name // as the spec has it: where the file lies differs from worker to worker
 	if wanted.SHA256 != "" && wanted.SHA256 != m.Info.SHA256 {
 		return nil, notHere(fmt.Errorf("model %s on this worker has sha256 %s, the run needs %s; put the same file there", wanted.Name, m.Info.SHA256, wanted.SHA256))

@@ -91,7 +91,7 @@ func (e *Engine) EvaluateModel(ctx context.Context, in EvaluateInput) (EvaluateO
 			}
 			plain = append([]Answer{}, base.PlainAnswers...) // of the base: not nil, even when there are none
 		}
-		ev := evaluator{m: m, ws: e.workspace(), stack: stack, plan: p, live: &live, did: func(unit string) { e.did(ctx, KindEvaluation, in.Which+"/"+unit) }}
+		ev := evaluator{m: m, ws: e.workspace(), stack: stack, plan: p, live: &live, did: func(unit string) { e.did(ctx, KindEvaluation, in.Which+"/"+unit) }, meter: e.meter()}
 		r, err := ev.measure(ctx, in.Which, c, held, plain)
 		if err != nil {
 			return out, err
@@ -111,6 +111,7 @@ type evaluator struct {
 	plan  Plan
 	live  *progress
 	did   func(unit string)
+	meter Meter
 }
 
 // measure evaluates one model. plain is what the base answers without a prompt, nil for the base itself.
@@ -167,6 +168,7 @@ func (v *evaluator) answer(ctx context.Context, kind string, prompts []string) (
 		func(i int, r sample.Result) error {
 			out[i] = Answer{Prompt: prompts[i], Response: v.m.Text(r), Finish: r.Finish}
 			v.did("answer " + prompts[i])
+			v.meter.Drawn(KindEvaluation, len(r.Tokens))
 			return nil
 		})
 	return out, notFinite(err, "evaluation", func(i int) string { return fmt.Sprintf("%q", prompts[i]) })
@@ -198,6 +200,7 @@ func (v *evaluator) score(ctx context.Context, before []chat.Message, rows []con
 		for j := range sums {
 			total += sums[j]
 			tokens += counts[j]
+			v.meter.Scored(KindEvaluation, len(ex[j].Tokens))
 		}
 		v.live.set(func(l *Live) { l.Done, l.Total = i, len(rows) })
 	}

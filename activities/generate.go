@@ -102,6 +102,7 @@ func (e *Engine) generate(ctx context.Context, in ChunkInput, live *progress) (C
 	}
 	live.set(func(l *Live) { l.Total = len(rows) })
 	out, err := Answers(ctx, m, stack, p, c, in.Role, rows, chosen, Watch{Alive: live.alive, Did: func(id string) { e.did(ctx, in.Role, id) },
+		Drawn:    func(tokens int) { e.meter().Drawn(in.Role, tokens) },
 		Progress: func(done, tokens int) { live.set(func(l *Live) { l.Done, l.Tokens = done, l.Tokens+tokens }) }})
 	if err != nil {
 		return ChunkOutput{}, err

@@ -40,7 +40,9 @@ func (e *Engine) ReferenceLogProbs(ctx context.Context, in TrainInput) (ChunkOut
 		rows, err := References(ctx, p, m, e.workspace(), r.pairs[in.From:to], frozen, func(rows []dataset.Reference) {
 			for _, x := range r.pairs[in.From+told : in.From+len(rows)] {
 				e.did(ctx, "reference", x.ID)
-				out.Tokens += int64(len(x.Chosen.Tokens) + len(x.Rejected.Tokens))
+				n := len(x.Chosen.Tokens) + len(x.Rejected.Tokens)
+				out.Tokens += int64(n)
+				e.meter().Scored("reference", n)
 			}
 			told = len(rows)
 			live.set(func(l *Live) { l.Done = told; l.Tokens = int(out.Tokens) })

@@ -29,6 +29,8 @@ type Teacher struct {
 	Allow *permit.Rules
 	// Own is as in [Data].
 	Own Own
+	// Asked is told of every request to an endpoint; nil tells nobody. It must be quick and safe for concurrent use.
+	Asked func(teacher.Attempt)
 }
 
 // AskTeacher answers a chunk of prompts and commits the answers. An answer that came is kept in memory until the chunk
@@ -98,7 +100,7 @@ func (t *Teacher) client(p Plan) (*teacher.Client, error) {
 			return nil, fatal(BadInput, fmt.Errorf("teacher: environment variable %s is not set on the teacher worker; set it and start the run again", o.KeyEnv))
 		}
 	}
-	c, err := teacher.New(teacher.Options{BaseURL: o.BaseURL, Model: o.Model, APIKey: key, DisableThinking: o.DisableThinking, AllowHTTP: o.AllowHTTP})
+	c, err := teacher.New(teacher.Options{BaseURL: o.BaseURL, Model: o.Model, APIKey: key, DisableThinking: o.DisableThinking, AllowHTTP: o.AllowHTTP, Observe: t.Asked})
 	return c, fatal(BadInput, err)
 }
 

@@ -147,6 +147,7 @@ func (e *Engine) segment(ctx context.Context, in TrainInput, live *progress) (Se
 		fmt.Fprintf(times, `{"stage":%q,"step":%d,"seconds":%.3f,"tokens":%d,"at":%q}`+"\n", in.Kind, mt.Step, time.Since(began).Seconds(), mt.Tokens, time.Now().UTC().Format(time.RFC3339))
 		live.set(func(l *Live) { l.Done, l.Tokens, l.Values = tr.Step(), l.Tokens+mt.Tokens, out.Values })
 		e.did(ctx, in.Kind, fmt.Sprint(tr.Step()))
+		e.meter().Trained(in.Kind, tr.Step(), out.Total, mt.Tokens, time.Since(began), out.Values)
 	}
 	out.Values = withRecent(out.Values, log.Bytes())
 	o.Workspace.Release() // the checkpoint's copy of adapter and moments takes its place in the peak

@@ -102,6 +102,13 @@ func (p *reply) usage() map[string]int {
 	return map[string]int{"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 }
 
+// counted is one number of usage.
+func (p *reply) counted(name string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.usage()[name]
+}
+
 // whole waits for all answers and sends them at once.
 func (p *reply) whole(ctx context.Context, w http.ResponseWriter) *apiError {
 	for {

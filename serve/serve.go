@@ -65,6 +65,8 @@ type Options struct {
 	WriteTimeout, BodyTimeout time.Duration
 	// APIKey is asked of every request under /v1, as "Authorization: Bearer KEY"; "" asks for none.
 	APIKey string
+	// Answered is told of the tokens of every request that was answered, whole or in part; nil tells nobody. It must be quick.
+	Answered func(model string, prompt, completion int)
 	// Hosts are the names under which a request may address the server, without a port; nil is
 	// any. A server on loopback without a key names those of loopback, so that no web page can
 	// reach it by a name of its own that leads there.
@@ -216,10 +218,28 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request, isChat bool) *
 	case err != nil:
 		return broken(err)
 	}
+	if s.o.Answered != nil {
+		defer func() { s.o.Answered(a.model, p.counted("prompt_tokens"), p.counted("completion_tokens")) }()
+	}
 	if a.stream {
 		return p.stream(ctx, w)
 	}
 	return p.whole(ctx, w)
+}
+
+// Answers are those that are in work and those that wait.
+func (s *Server) Answers() (active, waiting int) {
+	active, waiting, _ = s.engine.counts()
+	return active, waiting
+}
+
+// Err says why there will be no more answers; nil while there will.
+func (s *Server) Err() error {
+	if s.draining.Load() {
+		return errStopped
+	}
+	_, _, err := s.engine.counts()
+	return err
 }
 
 // encode turns the request's texts into tokens and checks that they leave room for an answer.

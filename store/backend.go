@@ -54,6 +54,15 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 // Where names endpoint, bucket and prefix for messages; it holds no secret.
 func (s *Store) Where() string { return s.b.Where() }
 
+// Ping asks once, without trying again, whether the place answers. A backend without a method Ping is asked for its clock.
+func (s *Store) Ping(ctx context.Context) error {
+	if p, ok := s.b.(interface{ Ping(context.Context) error }); ok {
+		return p.Ping(ctx)
+	}
+	_, err := s.b.Now(ctx)
+	return err
+}
+
 // List returns all objects whose key begins with prefix, in key order.
 func (s *Store) List(ctx context.Context, prefix string) ([]Object, error) {
 	return s.b.List(ctx, prefix)

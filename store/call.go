@@ -24,7 +24,9 @@ func (s *bucket) call(ctx context.Context, op, key string, size int, f func(ctx 
 	defer cancel()
 	pause := 50 * time.Millisecond
 	for attempt := 1; ; attempt++ {
+		began := time.Now()
 		err := s.attempt(callCtx, f)
+		s.observe(op, time.Since(began), err)
 		if err == nil {
 			return nil
 		}
@@ -44,6 +46,27 @@ func (s *bucket) call(ctx context.Context, op, key string, size int, f func(ctx 
 		}
 		return fmt.Errorf("store: %s (%s): %w%s", what, s.Where(), err, hint(err))
 	}
+}
+
+// observe tells of a request.
+func (s *bucket) observe(op string, took time.Duration, err error) {
+	if s.cfg.Observe == nil {
+		return
+	}
+	r := Request{Operation: op, Outcome: "ok", Took: took}
+	status := httpStatus(err)
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNotFound), status == http.StatusNotFound:
+		r.Outcome = "not_found"
+	case status == http.StatusPreconditionFailed, status == http.StatusConflict:
+		r.Outcome = "precondition"
+	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable, errorCode(err) == "SlowDown":
+		r.Outcome = "throttled"
+	default:
+		r.Outcome = "error"
+	}
+	s.cfg.Observe(r)
 }
 
 var errIdle = errors.New("the server made no progress")

@@ -60,7 +60,18 @@ type Config struct {
 	// InsecureSkipVerify is refused for an endpoint that is not on loopback.
 	TLS *tls.Config `json:"-"`
 
+	// Observe is told of every request when it has ended, also of those that are tried again; nil tells nobody. It must be quick, and
+	// safe for concurrent use.
+	Observe func(Request) `json:"-"`
+
 	Transport http.RoundTripper `json:"-"` // nil = the SDK's own; for proxies and tests; it has TLS settings of its own
+}
+
+// Request is one request to the bucket and what came of it.
+type Request struct {
+	Operation string // put, get, list, ...: one of few words
+	Outcome   string // ok, not_found, precondition (a conditional request found another state), throttled, error
+	Took      time.Duration
 }
 
 // bucket is a bucket (and prefix) on S3.
@@ -211,6 +222,17 @@ func (s *bucket) ensureBucket(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// Ping asks once, without trying again, whether the bucket answers: nil also where the keys may not look at it.
+func (s *bucket) Ping(ctx context.Context) error {
+	began := time.Now()
+	_, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.cfg.Bucket})
+	s.observe("look for the bucket", time.Since(began), err)
+	if err != nil && httpStatus(err) != http.StatusForbidden {
+		return fmt.Errorf("store: look for the bucket (%s): %w%s", s.Where(), err, hint(err))
+	}
+	return nil
 }
 
 func (s *bucket) Where() string {

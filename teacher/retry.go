@@ -69,12 +69,15 @@ func (e *Error) Unwrap() error { return e.cause }
 func (e *Error) NonRetryable() bool { return e.final }
 
 // try runs f until it succeeds, fails for good, or the attempts or ctx are at their end.
-func (c *Client) try(ctx context.Context, op string, f func(context.Context) error) error {
+func (c *Client) try(ctx context.Context, op string, f func(context.Context, *Attempt) error) error {
 	pause := c.o.Pause
 	for attempt := 1; ; attempt++ {
 		err := c.wait(ctx)
 		if err == nil {
-			err = f(ctx)
+			var a Attempt
+			began := time.Now()
+			err = f(ctx, &a)
+			c.observe(a, time.Since(began), err)
 		}
 		if err == nil {
 			return nil
@@ -104,6 +107,31 @@ func (c *Client) try(ctx context.Context, op string, f func(context.Context) err
 		}
 		pause = min(2*pause, c.o.MaxPause)
 	}
+}
+
+// observe tells of an attempt.
+func (c *Client) observe(a Attempt, took time.Duration, err error) {
+	if c.o.Observe == nil {
+		return
+	}
+	a.Took, a.Outcome = took, "ok"
+	var e *Error
+	switch errors.As(err, &e); {
+	case err == nil:
+	case e == nil:
+		a.Outcome = "unreadable"
+	case e.Status == http.StatusTooManyRequests:
+		a.Outcome = "throttled"
+	case e.Status >= 500:
+		a.Outcome = "server_error"
+	case e.Status != 0:
+		a.Outcome = "refused"
+	case e.cause != nil:
+		a.Outcome = "network"
+	default:
+		a.Outcome = "unreadable"
+	}
+	c.o.Observe(a)
 }
 
 // holdAll keeps every request of this client back for a while.

@@ -37,6 +37,17 @@ type Options struct {
 	AllowHTTP       bool // permit http:// to other machines: the key and all texts then travel in the clear
 
 	Transport http.RoundTripper // nil = http.DefaultTransport
+
+	// Observe is told of every attempt at a request when it has ended, also those that are tried again; nil tells nobody. It must be quick, and safe
+	// for concurrent use.
+	Observe func(Attempt)
+}
+
+// Attempt is one request to the endpoint and what came of it.
+type Attempt struct {
+	Took                           time.Duration
+	Outcome                        string // ok, refused, throttled, server_error, network, unreadable
+	PromptTokens, CompletionTokens int    // as the endpoint counts them; 0 where it does not
 }
 
 // Message is one turn of the conversation.
@@ -131,7 +142,7 @@ func checkURL(base string, allowHTTP bool) (*url.URL, error) {
 // Check asks the endpoint for its models: a wrong URL, key or model id shows before any work is spent.
 func (c *Client) Check(ctx context.Context) error {
 	var ids []string
-	err := c.try(ctx, "list the models", func(ctx context.Context) error {
+	err := c.try(ctx, "list the models", func(ctx context.Context, _ *Attempt) error {
 		body, err := c.do(ctx, http.MethodGet, "/models", nil)
 		if err != nil {
 			return err
@@ -166,12 +177,13 @@ func (c *Client) Complete(ctx context.Context, r Request) (Response, error) {
 		return Response{}, fmt.Errorf("teacher: encode the request: %w", err)
 	}
 	var out Response
-	err = c.try(ctx, "answer", func(ctx context.Context) error {
+	err = c.try(ctx, "answer", func(ctx context.Context, a *Attempt) error {
 		body, err := c.do(ctx, http.MethodPost, "/chat/completions", payload)
 		if err != nil {
 			return err
 		}
 		out, err = parseCompletion(body)
+		a.PromptTokens, a.CompletionTokens = out.PromptTokens, out.CompletionTokens
 		return err
 	})
 	if err != nil {

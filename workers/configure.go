@@ -67,7 +67,7 @@ func (p *Plugin) configure(queue string, w *worker.Options) error {
 		w.BackgroundActivityContext = context.Background()
 	}
 	w.BackgroundActivityContext = heartbeat.WithConverter(w.BackgroundActivityContext, p.o.Converter)
-	add := []interceptor.WorkerInterceptor{p.own, &only{inner: p.spoilt}}
+	add := []interceptor.WorkerInterceptor{&only{inner: &measured{m: p.o.Metrics}}, p.own, &only{inner: p.spoilt}}
 	switch queue {
 	case "data":
 		add = append(add, &only{inner: &beating{}})
@@ -96,9 +96,9 @@ func (p *Plugin) activities(queue string) any {
 			return attributes(ctx, calls, o.namespace())
 		}}
 	case "teacher":
-		return &activities.Teacher{Store: o.Store, Key: o.Key, Allow: o.Allow, Lanes: count, Own: o.Own}
+		return &activities.Teacher{Store: o.Store, Key: o.Key, Allow: o.Allow, Lanes: count, Own: o.Own, Asked: asked(o.Metrics)}
 	}
-	return &activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Allow: o.Allow, Stall: o.Stall, Lanes: count, Did: o.Did, Own: o.Own}
+	return &activities.Engine{Store: o.Store, Hub: o.Hub, Pull: o.Pull, Allow: o.Allow, Stall: o.Stall, Lanes: count, Did: o.Did, Own: o.Own, Meter: o.Metrics}
 }
 
 // ours are the names of our activities: those of the methods.

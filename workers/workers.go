@@ -23,6 +23,7 @@ import (
 
 	"github.com/opencharacter/opencharacter/activities"
 	"github.com/opencharacter/opencharacter/lm/hub"
+	"github.com/opencharacter/opencharacter/metrics"
 	"github.com/opencharacter/opencharacter/permit"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/workflows"
@@ -51,6 +52,8 @@ type Options struct {
 	Key func(env string) string
 	// Did is told of every unit of work of the engine (engine queue); nil tells nobody.
 	Did func(activities.Work)
+	// Metrics counts what the workers do; nil counts nothing.
+	Metrics *metrics.Set
 	// TeacherSlots is how many teacher chunks run at once; 0 is 4.
 	TeacherSlots int
 	// Namespace is the Temporal namespace whose search attributes are looked up; "" is that of the plugin's client, or default.

@@ -5,8 +5,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -19,6 +22,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/opencharacter/opencharacter/cmd/internal/cluster"
+	"github.com/opencharacter/opencharacter/cmd/internal/telemetry"
 	"github.com/opencharacter/opencharacter/lm/hub"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/tensor"
@@ -28,13 +32,20 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	telemetry.Quiet()
 	if err := serve(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "character-worker:", err)
+		lastWords(err)
 		os.Exit(1)
 	}
 }
 
-func serve(ctx context.Context) error {
+// Where the program says what it does; with -log-format json each line is logged.
+var (
+	out, warn io.Writer = os.Stdout, os.Stderr
+	lastWords           = func(err error) { fmt.Fprintln(os.Stderr, "character-worker:", err) }
+)
+
+func serve(ctx context.Context) (err error) {
 	env := func(name, fallback string) string {
 		if v := os.Getenv(name); v != "" {
 			return v
@@ -52,7 +63,22 @@ func serve(ctx context.Context) error {
 	models := flag.String("models", env("CHARACTER_MODELS", ""), "folder of models (CHARACTER_MODELS; empty: the user's cache)")
 	threads := flag.Int("threads", 0, "threads of the engine (0 = all cores); results never depend on it")
 	stall := flag.Duration("stall", 0, cluster.StallUsage)
+	var counts telemetry.Metrics
+	var logs telemetry.Logs
+	counts.Register(flag.CommandLine)
+	logs.Register(flag.CommandLine)
 	flag.Parse()
+	if err := counts.Check(); err != nil {
+		return err
+	}
+	logger, err := logs.Start(os.Stderr)
+	if err != nil {
+		return err
+	}
+	if logs.JSON() {
+		out, warn = telemetry.Lines(logger, slog.LevelInfo), telemetry.Lines(logger, slog.LevelWarn)
+		lastWords = func(err error) { logger.Error(err.Error()) }
+	}
 	if err := cluster.CheckStall(*stall); err != nil {
 		return err
 	}
@@ -77,18 +103,25 @@ func serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o, err := set.ClientOptions(os.Getenv, os.Stderr)
+	o, err := set.ClientOptions(os.Getenv, warn)
 	if err != nil {
 		return err
 	}
-	keys, err := set.Codec(&o, os.Stderr)
+	keys, err := set.Codec(&o, warn)
 	if err != nil {
 		return err
 	}
-	objects, err := set.StoreConfig(ctx, os.Stderr)
+	objects, err := set.StoreConfig(ctx, warn)
 	if err != nil {
 		return err
 	}
+	o.Logger = telemetry.Temporal()
+	seen, err := counts.Start("character-worker")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, seen.Close()) }()
+	seen.Count(&o, &objects)
 	s, err := store.Open(ctx, objects)
 	if err != nil {
 		return err
@@ -106,7 +139,7 @@ func serve(ctx context.Context) error {
 	}
 	defer c.Close()
 	ws, err := workers.New(c, workers.Options{Queues: strings.Split(*queue, ","), Store: s, Hub: hub.Options{CacheDir: *models}, Pull: true,
-		Allow: allow, Converter: keys.DataConverter(), Namespace: set.Namespace, Key: os.Getenv, Deployment: workers.Deployment(version), Stall: *stall})
+		Allow: allow, Converter: keys.DataConverter(), Namespace: set.Namespace, Key: os.Getenv, Deployment: workers.Deployment(version), Stall: *stall, Metrics: seen.Set})
 	if err != nil {
 		return err
 	}
@@ -118,8 +151,13 @@ func serve(ctx context.Context) error {
 		}
 		defer stopping.Go(w.Stop) // together: each may take a while to commit what it has
 	}
-	fmt.Printf("Serving %s with %s kernels%s\n", *queue, tensor.Variant(), version.Note(ctx, c))
+	fmt.Fprintf(out, "Serving %s with %s kernels%s\n", *queue, tensor.Variant(), version.Note(ctx, c))
+	if seen.URL != "" {
+		fmt.Fprintf(out, "Metrics on %s/metrics\n", seen.URL)
+	}
+	seen.Serving(c, s)
 	<-ctx.Done()
+	seen.Health.Stopping()
 	return nil
 }
 
@@ -130,7 +168,7 @@ func dial(ctx context.Context, o client.Options) (client.Client, error) {
 		if err == nil || ctx.Err() != nil {
 			return c, err
 		}
-		fmt.Fprintf(os.Stderr, "character-worker: Temporal on %s does not answer (%v); next try in %v\n", o.HostPort, err, wait)
+		fmt.Fprintf(warn, "character-worker: Temporal on %s does not answer (%v); next try in %v\n", o.HostPort, err, wait)
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()

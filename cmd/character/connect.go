@@ -4,16 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/log"
 
 	"github.com/opencharacter/opencharacter/cmd/internal/cluster"
+	"github.com/opencharacter/opencharacter/cmd/internal/telemetry"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/testenv/stack"
 	"github.com/opencharacter/opencharacter/workers"
@@ -31,8 +30,8 @@ func settings(cmd *cobra.Command) cluster.Settings {
 var errNotRunning = errors.New("nothing is running")
 
 // connect finds where to work: the stack that lives on --data, or what --temporal and the S3 flags say. The client is
-// the caller's to close.
-func connect(cmd *cobra.Command) (*env, store.Config, error) {
+// the caller's to close. Each of with may change how it is reached.
+func connect(cmd *cobra.Command, with ...func(*client.Options, *store.Config)) (*env, store.Config, error) {
 	ctx, set, warn := cmd.Context(), settings(cmd), cmd.ErrOrStderr()
 	e := &env{}
 	var o client.Options
@@ -64,8 +63,11 @@ func connect(cmd *cobra.Command) (*env, store.Config, error) {
 	if e.keys, err = set.Codec(&o, warn); err != nil {
 		return nil, objects, err
 	}
-	o.Logger = warnings()
+	o.Logger = telemetry.Temporal()
 	o.ConnectionOptions.DialOptions = workers.Connection()
+	for _, f := range with {
+		f(&o, &objects)
+	}
 	e.client, err = dial(ctx, o)
 	return e, objects, err
 }
@@ -117,9 +119,4 @@ func dial(ctx context.Context, o client.Options) (client.Client, error) {
 		case <-time.After(wait):
 		}
 	}
-}
-
-// warnings is the SDK's logger: what a user should know, on the error output.
-func warnings() log.Logger {
-	return log.NewStructuredLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 }

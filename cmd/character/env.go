@@ -62,8 +62,11 @@ func hubOptions(cmd *cobra.Command) hub.Options {
 }
 
 // openRunning connects to what runs already.
-func openRunning(cmd *cobra.Command) (*env, error) {
-	e, objects, err := connect(cmd)
+func openRunning(cmd *cobra.Command) (*env, error) { return openRunningWith(cmd) }
+
+// openRunningWith is openRunning; each of with may change how Temporal and the store are reached.
+func openRunningWith(cmd *cobra.Command, with ...func(*client.Options, *store.Config)) (*env, error) {
+	e, objects, err := connect(cmd, with...)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -11,7 +12,7 @@ import (
 )
 
 func exportCmd() *cobra.Command {
-	var dir string
+	var dir, board string
 	var formats []string
 	c := &cobra.Command{
 		Use:   "export ID --out DIR",
@@ -36,12 +37,19 @@ its own; the base model must be on this machine:
   gguf-lora         the adapters alone, for llama.cpp beside a GGUF file of the base model; nothing is rounded away
   all               all five
 
+--tensorboard DIR writes the values of every step as TensorBoard reads them, into DIR/ID, with or without --out; several
+runs in one DIR stand side by side (tensorboard --logdir DIR).
+
 Which lines open what, in which tool: docs/exports.md.`,
 		Example: `  character export captain --out captain-files
-  character export captain --out captain-files --format safetensors,gguf-q8_0`,
+  character export captain --out captain-files --format safetensors,gguf-q8_0
+  character export captain --tensorboard board`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if dir == "" {
+			if dir == "" && board != "" && len(formats) > 0 {
+				return usage(fmt.Errorf("--format needs --out: name a new folder, e.g. --out %s-files", args[0]))
+			}
+			if dir == "" && board == "" {
 				return usage(fmt.Errorf("--out is missing: name a new folder, e.g. --out %s-files", args[0]))
 			}
 			models, err := modelFormats(formats)
@@ -53,6 +61,16 @@ Which lines open what, in which tool: docs/exports.md.`,
 				return err
 			}
 			defer e.close()
+			if board != "" {
+				n, err := activities.ExportTensorBoard(cmd.Context(), e.store, args[0], board)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%d values written to %s. Look at them: tensorboard --logdir %s\n", n, filepath.Join(board, args[0]), board)
+				if dir == "" {
+					return nil
+				}
+			}
 			missing, err := activities.ExportWith(cmd.Context(), e.store, args[0], dir, activities.Models{
 				Formats: models, Hub: hubOptions(cmd),
 				Progress: func(format string) { fmt.Fprintf(cmd.ErrOrStderr(), "Writing %s\n", format) },
@@ -69,6 +87,7 @@ Which lines open what, in which tool: docs/exports.md.`,
 		},
 	}
 	c.Flags().StringVar(&dir, "out", "", "new folder to write to")
+	c.Flags().StringVar(&board, "tensorboard", "", "folder for TensorBoard: the run's values are written to DIR/ID")
 	c.Flags().StringSliceVar(&formats, "format", nil, "whole models to write too: "+strings.Join(activities.ModelFormats(), ", ")+" or all; several with commas, or the flag again")
 	return c
 }

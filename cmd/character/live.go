@@ -16,6 +16,7 @@ import (
 
 	"github.com/opencharacter/opencharacter/activities"
 	"github.com/opencharacter/opencharacter/cmd/internal/cluster"
+	"github.com/opencharacter/opencharacter/cmd/internal/telemetry"
 	"github.com/opencharacter/opencharacter/codec"
 	"github.com/opencharacter/opencharacter/live"
 	"github.com/opencharacter/opencharacter/store"
@@ -76,7 +77,7 @@ func (e *env) reportURL(id string) string {
 
 // serve begins to answer. The stack's addresses are known; whether it answers shows at the first question.
 func (s *liveServer) serve(info stack.Info, codecKeyFile string, warn io.Writer) error {
-	o := client.Options{HostPort: info.Temporal, Namespace: info.Namespace, Logger: warnings()}
+	o := client.Options{HostPort: info.Temporal, Namespace: info.Namespace, Logger: telemetry.Temporal()}
 	var keys *codec.Keys
 	if codecKeyFile != "" {
 		k, err := cluster.ReadKeys(codecKeyFile, warn)

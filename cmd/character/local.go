@@ -22,6 +22,7 @@ type localOptions struct {
 	codecKeyFile                           string        // --codec-key-file
 	allowPaths, allowURLs                  []string      // --allow-path, --allow-url, for the worker
 	stall                                  time.Duration // --stall, for the worker; 0 = its default
+	watched                                observed      // for the worker
 	warn                                   io.Writer     // gets a line when the worker ends by itself
 }
 
@@ -115,6 +116,9 @@ func (o localOptions) workerArgs(dir string) []string {
 	}
 	if o.stall != 0 {
 		args = append(args, "--stall", o.stall.String())
+	}
+	if o.watched.logs.Format != "" { // of a command that has these flags
+		args = append(args, o.watched.args()...)
 	}
 	return args
 }

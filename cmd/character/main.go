@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/opencharacter/opencharacter/cmd/internal/telemetry"
 )
 
 // Exit codes.
@@ -39,16 +41,20 @@ func execute() int {
 	if dir := os.Getenv("CHARACTER_HEAP_PROFILES"); dir != "" {
 		go heapProfiles(ctx, dir, os.Args[1:])
 	}
+	telemetry.Quiet()
 	err := rootCmd().ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(os.Stderr, "character:", err)
+	lastWords(err)
 	if isUsage(err) {
 		return exitUsage
 	}
 	return exitFailure
 }
+
+// lastWords says why the program ends. A command that logs in JSON says it so.
+var lastWords = func(err error) { fmt.Fprintln(os.Stderr, "character:", err) }
 
 func rootCmd() *cobra.Command {
 	root := &cobra.Command{
@@ -97,7 +103,7 @@ Everything is kept under one data directory, --data.`,
 	)
 	addGroup(root, "run", runCmd(), planCmd(), statusCmd(), pauseCmd(), resumeCmd(), adjustCmd(), finishEarlyCmd(), cancelCmd(), runsCmd(), constitutionCmd())
 	addGroup(root, "use", chatCmd(), serveCmd(), dataCmd(), generateCmd(), scoreCmd(), exportCmd())
-	addGroup(root, "machine", upCmd(), workerCmd(), codecCmd(), modelCmd(), doctorCmd(), repairCmd(), gcCmd(), completionCmd(), versionCmd())
+	addGroup(root, "machine", upCmd(), workerCmd(), readyCmd(), codecCmd(), modelCmd(), doctorCmd(), repairCmd(), gcCmd(), completionCmd(), versionCmd())
 	root.AddCommand(s3ChildCmd(), historyCmd())
 	checkArgs(root)
 	addCompletion(root)

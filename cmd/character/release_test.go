@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/opencharacter/opencharacter/activities"
+	"github.com/opencharacter/opencharacter/cmd/internal/telemetry"
 	"github.com/opencharacter/opencharacter/store"
 	"github.com/opencharacter/opencharacter/testenv/temporalserver"
 	"github.com/opencharacter/opencharacter/workers"
@@ -87,7 +88,7 @@ func temporalForTest(t *testing.T) client.Client {
 			t.Error(err)
 		}
 	})
-	c, err := client.Dial(client.Options{HostPort: s.Address, Logger: warnings()})
+	c, err := client.Dial(client.Options{HostPort: s.Address, Logger: telemetry.Temporal()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,9 @@ package main_test
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -87,6 +89,17 @@ func ports(t *testing.T) (flags []string) {
 	return flags
 }
 
+// freeAddress is one on loopback that nobody has at the moment.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // it was only asked for
+	return l.Addr().String()
+}
+
 // up starts the servers and waits until they are there.
 func (m *machine) up(env []string, more ...string) *exec.Cmd {
 	m.t.Helper()
@@ -119,7 +132,8 @@ func TestSecretsStayOut(t *testing.T) {
 	server := fake.Start(t, fake.Options{Key: teacherKey, Script: []fake.Behaviour{fail(500), fake.Normal, fail(429), fake.Truncated}, Answer: func(msgs []fake.Message) string {
 		return "Aye, the sea it is. You sent Bearer " + teacherKey + " and asked: " + msgs[len(msgs)-1].Content
 	}})
-	up := m.up([]string{"PLANTED_TEACHER_KEY=" + teacherKey, "TEMPORAL_API_KEY=" + temporalKey, "AWS_SECRET_ACCESS_KEY=" + awsKey, "AWS_ACCESS_KEY_ID=AKIAPLANTED"})
+	metricsAt := freeAddress(t)
+	up := m.up([]string{"PLANTED_TEACHER_KEY=" + teacherKey, "TEMPORAL_API_KEY=" + temporalKey, "AWS_SECRET_ACCESS_KEY=" + awsKey, "AWS_ACCESS_KEY_ID=AKIAPLANTED"}, "--log-level", "debug", "--metrics-address", metricsAt)
 	s3Key := m.info().SecretKey
 	if len(s3Key) < 40 {
 		t.Fatalf("the S3 key has %d characters", len(s3Key))
@@ -162,9 +176,17 @@ func TestSecretsStayOut(t *testing.T) {
 
 	dir := filepath.Join(t.TempDir(), "export")
 	m.must("export", "planted", "--out", dir)
+	shown, err := http.Get("http://" + metricsAt + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts, err := io.ReadAll(shown.Body)
+	if err := errors.Join(err, shown.Body.Close()); err != nil || !bytes.Contains(counts, []byte(`character_teacher_requests_total{outcome="refused"}`)) {
+		t.Errorf("metrics: %v\n%.2000s", err, counts)
+	}
 	var found []string
 	for name, b := range map[string][]byte{
-		"arguments": args, "output of run": []byte(said.String()), "output of the refused run": out, "status": []byte(m.must("status", "--json")),
+		"arguments": args, "metrics": counts, "output of run": []byte(said.String()), "output of the refused run": out, "status": []byte(m.must("status", "--json")),
 		"history": []byte(m.must("_history", "planted")), "history of the refused run": []byte(m.must("_history", "refused")), "preferences": []byte(m.must("_history", "planted/preferences")),
 	} {
 		if len(b) == 0 {

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/opencharacter/opencharacter/activities"
+	"github.com/opencharacter/opencharacter/cmd/internal/telemetry"
 	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/lm/transformer"
 	"github.com/opencharacter/opencharacter/serve"
@@ -28,6 +29,7 @@ type serveFlags struct {
 	rows, queue, context, mb int
 	grace                    time.Duration
 	json                     bool
+	watched                  observed
 }
 
 func serveCmd() *cobra.Command {
@@ -45,11 +47,17 @@ the variable with --api-key-env. Ctrl-C lets running answers end; a second one e
   curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \
     -d '{"model": "character", "messages": [{"role": "user", "content": "Where do you sail?"}]}'`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			o, err := f.check()
 			if err != nil {
 				return err
 			}
+			seen, err := f.watched.start(cmd)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, seen.Close()) }()
+			o.Answered = seen.Set.Served
 			l, err := f.listen()
 			if err != nil {
 				return err
@@ -62,7 +70,7 @@ the variable with --api-key-env. Ctrl-C lets running answers end; a second one e
 				return errors.Join(usage(err), l.Close())
 			}
 			defer s.Close()
-			return f.run(cmd, s, o, l)
+			return f.run(cmd, s, o, l, seen)
 		},
 	}
 	c.Flags().StringVar(&f.model.id, "id", "", "the run")
@@ -75,6 +83,7 @@ the variable with --api-key-env. Ctrl-C lets running answers end; a second one e
 	c.Flags().IntVar(&f.queue, "queue", 64, "most answers that wait for their turn; more are refused with status 429")
 	c.Flags().IntVar(&f.context, "context", 0, "most tokens of prompt and answer together (0: the model's own)")
 	c.Flags().IntVar(&f.mb, "cache-mb", 1024, "most memory for the keys and values of all answers")
+	f.watched.register(c)
 	c.Flags().DurationVar(&f.grace, "grace", 30*time.Second, "how long running answers may go on after Ctrl-C")
 	c.Flags().BoolVar(&f.json, "json", false, "print one JSON line when ready: url, base_url, models, context, rows, queue")
 	return c
@@ -177,8 +186,8 @@ func (f *serveFlags) open(cmd *cobra.Command, o *serve.Options) error {
 }
 
 // run serves until a signal, then lets running answers end.
-func (f *serveFlags) run(cmd *cobra.Command, s *serve.Server, o serve.Options, l net.Listener) error {
-	server := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+func (f *serveFlags) run(cmd *cobra.Command, s *serve.Server, o serve.Options, l net.Listener, seen *telemetry.Running) error {
+	server := &http.Server{Handler: seen.Set.API(s, s.Answers), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: log.New(io.Discard, "", 0)} // it tells of clients that went away
 	failed := make(chan error, 1)
 	scheme := "http"
@@ -197,11 +206,13 @@ func (f *serveFlags) run(cmd *cobra.Command, s *serve.Server, o serve.Options, l
 	if err := f.announce(cmd, o, scheme+"://"+l.Addr().String()); err != nil {
 		return errors.Join(err, server.Close())
 	}
+	seen.Health.Ready(func(context.Context) error { return s.Err() })
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)
 	case <-cmd.Context().Done():
 	}
+	seen.Health.Stopping()
 	s.Drain()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), f.grace)
 	defer cancel()

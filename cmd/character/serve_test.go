@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/opencharacter/opencharacter/teacher"
+	"github.com/opencharacter/opencharacter/testenv/scrape"
 )
 
 // serving starts `character serve` and returns it with its base URL.
@@ -41,7 +42,8 @@ func TestServe(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	m.must(m.runArgs("tiny")...)
-	c, url := m.serving("--id", "tiny", "--rows", "4")
+	metricsAt := freeAddress(t)
+	c, url := m.serving("--id", "tiny", "--rows", "4", "--metrics-address", metricsAt)
 
 	in, out := filepath.Join(t.TempDir(), "in.jsonl"), filepath.Join(t.TempDir(), "out.jsonl")
 	if err := os.WriteFile(in, []byte(`{"prompt":"Who are you?"}`+"\n"), 0o644); err != nil {
@@ -92,6 +94,28 @@ func TestServe(t *testing.T) {
 		}
 		if len(s.Runs) != 1 || s.Runs[0].State != "completed" || s.Runs[0].Stages[0].Kept < 8 {
 			t.Errorf("%+v", s)
+		}
+	})
+
+	t.Run("metrics", func(t *testing.T) {
+		seen, err := scrape.Get(t.Context(), "http://"+metricsAt+"/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, which := range []string{"base", "dpo", "character"} {
+			if v, _ := seen.Sum("character_serve_tokens_total", "model="+which, "direction=completion"); v < 1 || v > 1e5 {
+				t.Errorf("%v tokens of %s", v, which)
+			}
+		}
+		chats, _ := seen.Sum("character_serve_requests_total", "route=/v1/chat/completions", "code=200")
+		times, _ := seen.Sum("character_serve_request_seconds", "route=/v1/chat/completions")
+		checks, _ := seen.Sum("character_serve_requests_total", "route=/v1/models", "code=200")
+		active, ok := seen.Sum("character_serve_answers", "state=active")
+		if chats < 27 || times < chats || checks < 3 || active != 0 || !ok { // three here, and 24 pairs of the pupil
+			t.Errorf("%v chats in %v times, %v lists of models, %v active answers (%v)", chats, times, checks, active, ok)
+		}
+		if out := m.must("ready", "--address", metricsAt); out != "ready\n" {
+			t.Errorf("%q", out)
 		}
 	})
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -47,6 +48,16 @@ Runs that are started in the UI may name models by a known name or under --model
 			if err := cluster.CheckStall(o.stall); err != nil {
 				return usage(err)
 			}
+			if o.noWorker && o.watched.metrics.Address != "" {
+				return usage(errors.New("--metrics-address shows what the worker does, and --no-worker starts none: give it to your `character worker`"))
+			}
+			if err := o.watched.startLogs(cmd); err != nil {
+				return err
+			}
+			var err error
+			if o.watched.metrics, err = o.watched.metrics.Reserve(); err != nil {
+				return err
+			}
 			o.data, o.models, o.warn = dataDir(cmd), cmd.Flag("models").Value.String(), cmd.ErrOrStderr()
 			o.codecKeyFile = settings(cmd).CodecKeyFile
 			return up(cmd, o)
@@ -61,6 +72,7 @@ Runs that are started in the UI may name models by a known name or under --model
 	f.StringVar(&bind, "bind", "127.0.0.1", "address to listen on; only loopback is taken, because the servers of a laptop have no users and no TLS")
 	addAllowFlags(f, &o.allowPaths, &o.allowURLs)
 	f.DurationVar(&o.stall, "stall", 0, cluster.StallUsage)
+	o.watched.register(c)
 	f.BoolVar(&o.noWorker, "no-worker", false, "start no worker; start your own with `character worker`")
 	return c
 }
@@ -86,7 +98,9 @@ func up(cmd *cobra.Command, o localOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := printUp(out, l.Info, l.live.url, o.data); err != nil {
+	if o.watched.logs.JSON() {
+		slog.Info("character is up", "ui", l.UI, "temporal", l.Temporal, "namespace", l.Namespace, "reports", l.live.url, "s3", l.S3, "bucket", l.Bucket, "data", l.Dir, "metrics", o.watched.metrics.Address)
+	} else if err := printUp(out, l.Info, l.live.url, o.watched.metrics.Address, o.data); err != nil {
 		return errors.Join(err, l.stop())
 	}
 	var failed error
@@ -103,19 +117,22 @@ func up(cmd *cobra.Command, o localOptions) error {
 	return err
 }
 
-func printUp(out io.Writer, i stack.Info, reports, dir string) error {
+func printUp(out io.Writer, i stack.Info, reports, metrics, dir string) error {
 	flag := dataFlag(dir)
+	if metrics != "" {
+		metrics = "\n  Metrics       http://" + metrics + "/metrics, of the worker"
+	}
 	_, err := fmt.Fprintf(out, `character is up
 
   Temporal UI   %s
   Temporal      %s   namespace %s, JSON API http://%s
-  Live reports  %s
+  Live reports  %s%s
   S3            %s   bucket %s, keys in %s/credentials.json
   Data          %s
   Logs          %s/logs
 
 Train a character in another terminal:   character run captain%s
 Ctrl-C stops it. Everything is kept, and goes on at the next character up%s.
-`, i.UI, i.Temporal, i.Namespace, i.TemporalHTTP, reports, i.S3, i.Bucket, i.Dir, i.Dir, i.Dir, flag, flag)
+`, i.UI, i.Temporal, i.Namespace, i.TemporalHTTP, reports, metrics, i.S3, i.Bucket, i.Dir, i.Dir, i.Dir, flag, flag)
 	return err
 }

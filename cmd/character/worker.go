@@ -20,6 +20,7 @@ import (
 
 	"github.com/opencharacter/opencharacter/activities"
 	"github.com/opencharacter/opencharacter/cmd/internal/cluster"
+	"github.com/opencharacter/opencharacter/cmd/internal/telemetry"
 	"github.com/opencharacter/opencharacter/permit"
 	"github.com/opencharacter/opencharacter/tensor"
 	"github.com/opencharacter/opencharacter/testenv/stack"
@@ -30,6 +31,7 @@ func workerCmd() *cobra.Command {
 	var queues []string
 	var threads int
 	var o serveOptions
+	var watched observed
 	c := &cobra.Command{
 		Use:   "worker",
 		Short: "Serve runs with this machine's cores",
@@ -40,11 +42,13 @@ other machines of a fleet.
   teacher   answers from an endpoint or from recorded rows; holds the API keys in its environment
   engine    the model: sampling, training, scoring; one at a time on each machine
 
+With --metrics-address it shows what it does to Prometheus, and whether it can work at /readyz; docs/production.md explains.
+
 With --deployment the worker is versioned: a run stays on the build that it began on, and new runs go to the build that you
 made the current one. Until then a versioned worker gets no work. docs/workers.md has the steps of a deploy.`,
 		Example: "  character worker\n  character worker --queue engine --temporal temporal.example:7233 --s3-bucket characters\n  character worker --temporal temporal.example:7233 --s3-bucket characters --deployment character --build-id 2026-11-23",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			var serve []string
 			for _, q := range queues {
 				for _, x := range strings.Split(q, ",") {
@@ -68,12 +72,17 @@ made the current one. Until then a versioned worker gets no work. docs/workers.m
 			if err := cluster.CheckStall(o.stall); err != nil {
 				return usage(err)
 			}
+			seen, err := watched.start(cmd)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, seen.Close()) }()
 			tensor.SetThreads(threads)
 			// Nearly all of the heap is buffers that live as long as the model; the collector's usual room would double them.
 			debug.SetGCPercent(10)
 			o.queues = serve
 			for {
-				err := serveQueues(cmd.Context(), cmd, o)
+				err := serveQueues(cmd.Context(), cmd, o, seen)
 				if !errors.Is(err, errMoved) {
 					return err
 				}
@@ -84,6 +93,7 @@ made the current one. Until then a versioned worker gets no work. docs/workers.m
 	c.Flags().StringSliceVar(&queues, "queue", nil, "data, teacher, engine (default: all)")
 	c.Flags().IntVar(&threads, "threads", 0, "threads of the engine (0 = all cores); results never depend on it")
 	addAllowFlags(c.Flags(), &o.allowPaths, &o.allowURLs)
+	watched.register(c)
 	o.version.Register(c.Flags(), os.Getenv)
 	c.Flags().DurationVar(&o.stall, "stall", 0, cluster.StallUsage)
 	c.Flags().StringVar(&o.report, "report-url", "", "address under which runs' live reports are served, for the links in their details")
@@ -104,7 +114,7 @@ type serveOptions struct {
 	stall                         time.Duration // 0: the default of workers.Options.Stall
 }
 
-func serveQueues(ctx context.Context, cmd *cobra.Command, o serveOptions) error {
+func serveQueues(ctx context.Context, cmd *cobra.Command, o serveOptions, seen *telemetry.Running) error {
 	models, file := hubOptions(cmd), ""
 	if !onCluster(cmd) {
 		file = filepath.Join(dataDir(cmd), permit.FileName)
@@ -113,7 +123,7 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, o serveOptions) error 
 	if err != nil {
 		return usage(err)
 	}
-	e, err := openRunning(cmd)
+	e, err := openRunningWith(cmd, seen.Count)
 	if err != nil {
 		return err
 	}
@@ -143,7 +153,7 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, o serveOptions) error 
 	broken := make(chan error, len(o.queues))
 	ws, err := workers.New(e.client, workers.Options{Fatal: func(err error) { broken <- err }, Queues: o.queues, Store: e.store, Hub: models, Pull: true,
 		Stall: o.stall, Allow: allow, Converter: e.keys.DataConverter(), Namespace: e.info.Namespace, Key: os.Getenv, Did: did, Report: o.report,
-		Identity: who, StickyWait: sticky, Deployment: workers.Deployment(o.version)})
+		Identity: who, StickyWait: sticky, Deployment: workers.Deployment(o.version), Metrics: seen.Set})
 	if err != nil {
 		return err
 	}
@@ -166,6 +176,10 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, o serveOptions) error 
 		}()
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "Serving %s with %s kernels%s\n", strings.Join(o.queues, ", "), tensor.Variant(), o.version.Note(ctx, e.client))
+	if seen.URL != "" {
+		fmt.Fprintf(cmd.OutOrStdout(), "Metrics on %s/metrics\n", seen.URL)
+	}
+	seen.Serving(e.client, e.store)
 	select {
 	case <-ctx.Done():
 	case <-moves:
@@ -173,6 +187,7 @@ func serveQueues(ctx context.Context, cmd *cobra.Command, o serveOptions) error 
 	case err = <-broken:
 		err = fmt.Errorf("a worker cannot go on: %w; check the namespace and the credentials", err)
 	}
+	seen.Health.Stopping()
 	var wg sync.WaitGroup
 	for _, w := range ws { // together: each may take a while to commit what it has
 		wg.Go(w.Stop)

@@ -13,24 +13,27 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
 // ErrNoPostgres is what errors.Is finds when this computer has no PostgreSQL server.
 var ErrNoPostgres = errors.New("PostgreSQL is not installed")
 
-// Postgres is a PostgreSQL server on a machine of the network.
+// Postgres is a PostgreSQL server on a machine of the network, or on this computer.
 type Postgres struct {
 	Addr     string // host:port
 	User     string // may make databases
 	Password string
 
-	m    *Machine
-	dir  string
-	bin  func(name string) string
-	mu   sync.Mutex
-	cmd  *exec.Cmd
-	done chan struct{}
+	host, port string
+	from       string // who may connect, as a subnet
+	run        func(name string, args ...string) *exec.Cmd
+	dir        string
+	bin        func(name string) string
+	mu         sync.Mutex
+	cmd        *exec.Cmd
+	done       chan struct{}
 }
 
 // postgresPort is the usual one: a machine has all its ports.
@@ -57,13 +60,38 @@ func findPostgres() (string, error) {
 
 // StartPostgres makes an empty database cluster in dir, whose password it takes, and serves it on m. Every commit is synced to disk.
 func StartPostgres(ctx context.Context, m *Machine, dir, password string) (*Postgres, error) {
+	p := &Postgres{User: "temporal", Password: password, host: m.Addr, port: postgresPort, from: subnet + "0/24", dir: dir,
+		run: func(name string, args ...string) *exec.Cmd {
+			return m.Command(someone[0], append(append(slices.Clone(someone[1:]), name), args...)...)
+		}}
+	return p.begin(ctx)
+}
+
+// StartPostgresHere is [StartPostgres] on this computer: on a loopback address, host:port, for a user of any name.
+func StartPostgresHere(ctx context.Context, address, dir, user, password string) (*Postgres, error) {
+	host, port, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+		return nil, fmt.Errorf("cluster: PostgreSQL on %q: want a loopback address and a port", address)
+	}
+	p := &Postgres{User: user, Password: password, host: host, port: port, from: "127.0.0.0/8", dir: dir, run: func(name string, args ...string) *exec.Cmd {
+		if os.Geteuid() == 0 {
+			name, args = someone[0], append(append(slices.Clone(someone[1:]), name), args...)
+		}
+		c := exec.Command(name, args...)
+		c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		return c
+	}}
+	return p.begin(ctx)
+}
+
+// begin makes the database cluster, if there is none, and serves it.
+func (p *Postgres) begin(ctx context.Context) (*Postgres, error) {
 	bin, err := findPostgres()
 	if err != nil {
 		return nil, err
 	}
-	p := &Postgres{Addr: net.JoinHostPort(m.Addr, postgresPort), User: "temporal", Password: password, m: m, dir: dir,
-		bin: func(name string) string { return filepath.Join(bin, name) }}
-	if _, err := os.Stat(filepath.Join(dir, "PG_VERSION")); errors.Is(err, fs.ErrNotExist) {
+	p.Addr, p.bin = net.JoinHostPort(p.host, p.port), func(name string) string { return filepath.Join(bin, name) }
+	if _, err := os.Stat(filepath.Join(p.dir, "PG_VERSION")); errors.Is(err, fs.ErrNotExist) {
 		if err := p.create(ctx); err != nil {
 			return nil, fmt.Errorf("cluster: make a database cluster: %w", err)
 		}
@@ -81,7 +109,7 @@ func (p *Postgres) create(ctx context.Context) error {
 		return err
 	}
 	defer os.Remove(secret) //nolint:errcheck // a test's own folder
-	c := p.command(p.bin("initdb"), "--pgdata="+p.dir, "--username="+p.User, "--pwfile="+secret, "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale")
+	c := p.run(p.bin("initdb"), "--pgdata="+p.dir, "--username="+p.User, "--pwfile="+secret, "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale")
 	stop := context.AfterFunc(ctx, func() { Kill(c) })
 	defer stop()
 	if out, err := c.CombinedOutput(); err != nil {
@@ -91,12 +119,8 @@ func (p *Postgres) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString("host all all " + subnet + "0/24 scram-sha-256\n")
+	_, err = f.WriteString("host all all " + p.from + " scram-sha-256\n")
 	return errors.Join(err, f.Close())
-}
-
-func (p *Postgres) command(name string, args ...string) *exec.Cmd {
-	return p.m.Command(someone[0], append(append(slices.Clone(someone[1:]), name), args...)...)
 }
 
 // Start serves the database and returns when it takes queries. After [Postgres.Kill] it recovers first.
@@ -110,7 +134,7 @@ func (p *Postgres) Start(ctx context.Context) error {
 			return fmt.Errorf("cluster: start PostgreSQL: %w", err)
 		}
 		for ended := false; !ended; {
-			if p.command(p.bin("pg_isready"), "--quiet", "--host="+p.m.Addr, "--port="+postgresPort).Run() == nil {
+			if p.run(p.bin("pg_isready"), "--quiet", "--host="+p.host, "--port="+p.port).Run() == nil {
 				return nil
 			}
 			select {
@@ -128,7 +152,7 @@ func (p *Postgres) Start(ctx context.Context) error {
 
 // serve starts the server.
 func (p *Postgres) serve() error {
-	c := p.command(p.bin("postgres"), "-D", p.dir, "-c", "listen_addresses="+p.m.Addr, "-c", "port="+postgresPort,
+	c := p.run(p.bin("postgres"), "-D", p.dir, "-c", "listen_addresses="+p.host, "-c", "port="+p.port,
 		"-c", "unix_socket_directories=", "-c", "max_connections=300", "-c", "shared_buffers=32MB", "-c", "dynamic_shared_memory_type=mmap")
 	log, err := os.OpenFile(p.dir+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -24,7 +24,7 @@ const (
 )
 
 // secrets are the variables without which the file must not load.
-var secrets = []string{"CHARACTER_POSTGRES_PASSWORD", "CHARACTER_S3_ACCESS_KEY", "CHARACTER_S3_SECRET_KEY"}
+var secrets = []string{"CHARACTER_POSTGRES_PASSWORD", "CHARACTER_S3_ACCESS_KEY", "CHARACTER_S3_SECRET_KEY", "CHARACTER_GRAFANA_PASSWORD"}
 
 func load(t *testing.T, env map[string]string) (*types.Project, error) {
 	t.Helper()
@@ -55,7 +55,7 @@ func project(t *testing.T) *types.Project {
 func TestServices(t *testing.T) {
 	t.Parallel()
 	p := project(t)
-	want := []string{"engine", "namespace", "postgresql", "s3", "schema", "temporal", "ui", "worker"}
+	want := []string{"control", "engine", "grafana", "namespace", "postgresql", "prometheus", "s3", "schema", "teacher", "temporal", "ui"}
 	if got := slices.Sorted(maps.Keys(p.Services)); !slices.Equal(got, want) {
 		t.Errorf("services %v, want %v", got, want)
 	}
@@ -82,7 +82,7 @@ func TestServices(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"postgresql", "s3", "worker", "engine"} {
+	for _, name := range []string{"postgresql", "s3", "control", "teacher", "engine", "prometheus", "grafana"} {
 		if len(p.Services[name].Volumes) == 0 {
 			t.Errorf("%s: its data is lost with the container", name)
 		}
@@ -105,13 +105,15 @@ func TestPortsAreOnLoopback(t *testing.T) {
 			published[name] = append(published[name], port.Published)
 		}
 	}
-	for name, want := range map[string]string{"temporal": "7233", "ui": "8080", "s3": "7070"} {
+	for name, want := range map[string]string{"temporal": "7233", "ui": "8080", "s3": "7070", "prometheus": "9090", "grafana": "3000"} {
 		if !slices.Contains(published[name], want) {
 			t.Errorf("%s: port %s is not published", name, want)
 		}
 	}
-	if len(published["postgresql"]) > 0 {
-		t.Error("the database is published")
+	for _, name := range []string{"postgresql", "control", "teacher", "engine"} {
+		if len(published[name]) > 0 {
+			t.Errorf("%s is published", name)
+		}
 	}
 }
 
@@ -123,8 +125,11 @@ func TestOrderOfStart(t *testing.T) {
 		{"temporal", "schema", types.ServiceConditionCompletedSuccessfully},
 		{"namespace", "temporal", types.ServiceConditionHealthy},
 		{"ui", "temporal", types.ServiceConditionHealthy},
-		{"worker", "namespace", types.ServiceConditionCompletedSuccessfully},
-		{"worker", "s3", types.ServiceConditionHealthy},
+		{"control", "namespace", types.ServiceConditionCompletedSuccessfully},
+		{"control", "s3", types.ServiceConditionHealthy},
+		{"teacher", "namespace", types.ServiceConditionCompletedSuccessfully},
+		{"teacher", "s3", types.ServiceConditionHealthy},
+		{"grafana", "prometheus", types.ServiceConditionHealthy},
 		{"engine", "namespace", types.ServiceConditionCompletedSuccessfully},
 		{"engine", "s3", types.ServiceConditionHealthy},
 	} {
@@ -166,10 +171,13 @@ func TestWorkers(t *testing.T) {
 	t.Parallel()
 	p := project(t)
 	var queues []string
-	for _, name := range []string{"worker", "engine"} {
+	for _, name := range []string{"control", "teacher", "engine"} {
 		s := p.Services[name]
-		if s.Build == nil || len(s.Command) != 3 || s.Command[0] != "worker" || s.Command[1] != "--queue" {
+		if s.Build == nil || len(s.Command) < 3 || s.Command[0] != "worker" || s.Command[1] != "--queue" {
 			t.Fatalf("%s: build %v, command %v", name, s.Build, s.Command)
+		}
+		if !slices.Equal(s.Command[3:], []string{"--metrics-address", "0.0.0.0:9464", "--metrics-remote", "--log-format", "json"}) || !slices.Equal(s.HealthCheck.Test, []string{"CMD", "/character", "ready", "--address", "127.0.0.1:9464"}) {
+			t.Errorf("%s: command %v, health check %v", name, s.Command, s.HealthCheck.Test)
 		}
 		queues = append(queues, strings.Split(s.Command[2], ",")...)
 		for key, want := range map[string]string{
@@ -185,8 +193,10 @@ func TestWorkers(t *testing.T) {
 	if !slices.Equal(queues, []string{"data", "engine", "teacher"}) {
 		t.Errorf("queues served: %v", queues)
 	}
-	if _, ok := p.Services["engine"].Environment["DEEPSEEK_API_KEY"]; ok {
-		t.Error("the engine holds an API key it does not need")
+	for _, name := range []string{"control", "engine"} {
+		if _, ok := p.Services[name].Environment["DEEPSEEK_API_KEY"]; ok {
+			t.Errorf("%s holds an API key it does not need", name)
+		}
 	}
 }
 
@@ -217,7 +227,7 @@ func TestDockerfile(t *testing.T) {
 	if version == nil || !strings.Contains(string(text), "FROM golang:"+string(version[1])+"-") {
 		t.Errorf("the Dockerfile does not build with the Go version of go.mod (%s)", version)
 	}
-	for _, want := range []string{"CGO_ENABLED=0", "./cmd/character", ":nonroot", `ENTRYPOINT ["/character"]`} {
+	for _, want := range []string{"CGO_ENABLED=0", "./cmd/character", ":nonroot", `ENTRYPOINT ["/character"]`, `HEALTHCHECK`, `CMD ["/character", "ready"]`} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the Dockerfile lacks %s", want)
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/spec"
 	"github.com/opencharacter/opencharacter/store"
 )
 
@@ -42,11 +43,16 @@ func (d *Data) ImportPairs(ctx context.Context, in ImportInput) (Stage, error) {
 	for _, h := range held {
 		unseen[fold(h.Prompt)] = true
 	}
-	chosen := preferenceLimits(p.Spec.Preferences.Filter)
+	st := Stage{Kind: KindPreferences, Key: in.Key, Rows: int64(len(rows)), Dropped: map[string]int64{}}
+	pairs := siftPairs(p.Spec.Preferences.Filter, rows, unseen, st.Dropped)
+	return d.keepPairs(ctx, p, st, pairs)
+}
+
+// siftPairs applies the quality filters and counts what they drop by reason; unseen are prompts, folded, that may not be trained on.
+func siftPairs(f spec.Filter, rows []dataset.Pair, unseen map[string]bool, dropped map[string]int64) (kept []dataset.Pair) {
+	chosen := preferenceLimits(f)
 	rejected := chosen
 	rejected.AllowIdentity = true
-	st := Stage{Kind: KindPreferences, Key: in.Key, Rows: int64(len(rows)), Dropped: map[string]int64{}}
-	var pairs []dataset.Pair
 	for _, r := range rows {
 		drop := cleanTurns(chosen, "chosen: ", r.Chosen)
 		if drop == "" {
@@ -59,13 +65,29 @@ func (d *Data) ImportPairs(ctx context.Context, in ImportInput) (Stage, error) {
 			drop = dropHeldOut
 		}
 		if drop != "" {
-			st.Dropped[drop]++
+			dropped[drop]++
 			continue
 		}
 		r.Teacher, r.Student = "imported", "imported"
-		pairs = append(pairs, r)
+		kept = append(kept, r)
 	}
-	return d.keepPairs(ctx, p, st, pairs)
+	return kept
+}
+
+// siftTalks does the same with reflections and conversations, of which every turn must pass.
+func siftTalks(f spec.Filter, rows []dataset.Conversation, dropped map[string]int64) (kept []dataset.Conversation) {
+	for _, r := range rows {
+		l := limits(f)
+		if r.Kind == "interaction" {
+			l = turnLimits(l)
+		}
+		if drop := cleanTurns(l, r.Kind+": ", r.Messages); drop != "" {
+			dropped[drop]++
+			continue
+		}
+		kept = append(kept, r)
+	}
+	return kept
 }
 
 // ImportIntrospection makes the introspection data set of the user's rows: reflections, and conversations of which
@@ -84,18 +106,9 @@ func (d *Data) ImportIntrospection(ctx context.Context, in ImportInput) (Stage, 
 		return Stage{}, fatal(BadInput, fmt.Errorf("introspection.file: %w", err))
 	}
 	st := Stage{Kind: KindIntrospection, Key: in.Key, Rows: int64(len(all)), Dropped: map[string]int64{}, Values: map[string]float64{}}
-	var rows []dataset.Conversation
-	for _, r := range all {
-		l := limits(p.Spec.Introspection.Filter)
-		if r.Kind == "interaction" {
-			l = turnLimits(l)
-		}
-		if drop := cleanTurns(l, r.Kind+": ", r.Messages); drop != "" {
-			st.Dropped[drop]++
-			continue
-		}
+	rows := siftTalks(p.Spec.Introspection.Filter, all, st.Dropped)
+	for _, r := range rows {
 		st.Values[r.Kind+"s"]++
-		rows = append(rows, r)
 	}
 	if len(rows) == 0 {
 		return Stage{}, fatal(StageFailed, fmt.Errorf("introspection: none of the %d rows of the file passed; dropped: %v; mend the rows or widen the filter's limits", len(all), st.Dropped))

@@ -19,6 +19,9 @@ go tool -modfile=tools/go.mod workflowcheck -config tools/workflowcheck.yml ./wo
 echo "== generated assembly is what the generator writes"
 make generate
 git diff --exit-code -- tensor/internal/cpu
+echo "== reference pages are what the code says"
+make docs
+git diff --exit-code -- docs/reference
 echo "== race on what runs concurrently"
 CHARACTER_REQUIRE= CGO_ENABLED=1 go test -race -short ./store ./teacher ./heartbeat ./tensor ./lm/sample
 echo "check: all passed"

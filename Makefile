@@ -13,7 +13,7 @@ SEED ?= 1
 JOBS ?= 1
 CHAOS ?=
 
-.PHONY: help test unit fuzz demo build soak chaos check vulncheck generate reference clean
+.PHONY: help test unit fuzz demo build soak chaos check vulncheck generate docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,10 @@ vulncheck: ## known vulnerabilities in what is called; needs the vulnerability d
 
 generate: ## regenerate assembly
 	@cd tensor/internal/cpu/_asm && $(GO) run . -out ..
+
+docs: ## write the reference pages of the code again
+	@$(GO) test ./spec -count=1 -run 'TestReference$$' -update >/dev/null
+	@$(GO) test ./cmd/character -count=1 -run 'TestFlagReference$$' -update >/dev/null
 
 clean: ## remove what was built (not the data)
 	@rm -rf bin

@@ -62,6 +62,7 @@ var imports = map[string]string{
 	"testenv/hostile":                   "",
 	"testenv/scrape":                    "",
 	"testenv/wallclock":                 "",
+	"testenv/doclines":                  "",
 	"serve":                             "lm/chat lm/sample lm/tokenizer lm/transformer",
 	"cmd/character":                     "activities cmd/internal/cluster cmd/internal/columns cmd/internal/estimate cmd/internal/telemetry codec constitution dataset live lm/chat lm/hub lm/sample lm/tokenizer lm/train lm/transformer permit serve spec store tensor testenv/s3server testenv/stack workers workflows",
 	"cmd/character-worker":              "cmd/internal/cluster cmd/internal/telemetry lm/hub store tensor workers",

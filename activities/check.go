@@ -29,6 +29,8 @@ type Damage struct {
 	kind    damageKind
 	root    Root
 	folders []string // data sets of the stages
+
+	imported string // a data set that the user imported
 }
 
 type damageKind int
@@ -146,6 +148,12 @@ func (v *Inventory) checkRef(ctx context.Context, ref store.Ref, deep bool) (wha
 
 // checkTables makes a run's data set files again from their parts and compares.
 func (v *Inventory) checkTables(ctx context.Context, r *Root, deep bool, sound map[string]string, add func(string, string, *Root)) error {
+	if r.Import != "" && !v.has(r.Import+"/README.md") {
+		add(r.Import+"/README.md", "it is missing", r)
+	}
+	if r.Import != "" && !v.has(r.Import+tableFile("dpo")) && !v.has(r.Import+tableFile("introspection")) {
+		add(r.Import, "its Parquet file is missing", r)
+	}
 	for _, st := range r.Record.Stages {
 		table := map[string]string{KindPreferences: "dpo", KindIntrospection: "introspection"}[st.Kind]
 		if table == "" || st.Folder == "" {
@@ -207,6 +215,8 @@ func (d *Damage) blame(r Root) {
 		d.kind = damagedInput
 	case r.Kind == RootStage:
 		d.Stages = with(d.Stages, r.Key)
+	case r.Import != "":
+		d.imported = strings.TrimPrefix(r.Name, "datasets/")
 	}
 	if r.Kind == RootRun {
 		d.Runs = with(d.Runs, r.Name)
@@ -246,6 +256,9 @@ func (d *Damage) finish(v *Inventory) {
 			}
 		}
 	}
+	if d.imported != "" && d.kind == damagedLoose {
+		d.kind = damagedInput
+	}
 	if len(d.Stages) > 0 && d.kind != damagedHead {
 		d.kind = damagedStage
 	}
@@ -264,6 +277,8 @@ func (d *Damage) finish(v *Inventory) {
 		d.Next = repair + "` restores the commit before"
 	case d.kind == damagedStage:
 		d.Next = repair + "` sets it aside and makes its stage again, with the same bytes"
+	case d.kind == damagedInput && d.imported != "":
+		d.Next = "import it again: `character data import FILE --id " + d.imported + "` makes it whole"
 	case d.kind == damagedInput:
 		d.Next = "restore it from a backup, or start the run again with `character run NAME --id` and its files: finished stages are reused"
 	default:

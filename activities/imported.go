@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/opencharacter/opencharacter/dataset"
+	"github.com/opencharacter/opencharacter/spec"
 	"github.com/opencharacter/opencharacter/store"
 )
 
@@ -45,21 +46,30 @@ func (d *Data) ImportPairs(ctx context.Context, in ImportInput) (Stage, error) {
 	if err := d.Own.bind(&p, ownFilter); err != nil {
 		return Stage{}, notHere(err)
 	}
-	chosen, err := judgeOf(RoleTeacher, p, preferenceLimits(p.Spec.Preferences.Filter), p.Spec.Preferences.Filter)
+	st := Stage{Kind: KindPreferences, Key: in.Key, Rows: int64(len(rows)), Dropped: map[string]int64{}}
+	pairs, err := siftPairs(p, p.Spec.Preferences.Filter, rows, unseen, st.Dropped)
 	if err != nil {
 		return Stage{}, err
 	}
+	return d.keepPairs(ctx, p, st, pairs)
+}
+
+// siftPairs applies the quality filters and counts what they drop by reason; unseen are prompts, folded, that may not be
+// trained on. p has the filters of the program's own, if f names any.
+func siftPairs(p Plan, f spec.Filter, rows []dataset.Pair, unseen map[string]bool, dropped map[string]int64) (kept []dataset.Pair, err error) {
+	chosen, err := judgeOf(RoleTeacher, p, preferenceLimits(f), f)
+	if err != nil {
+		return nil, err
+	}
 	rejected := chosen
 	rejected.role, rejected.limits.AllowIdentity = RoleStudent, true
-	st := Stage{Kind: KindPreferences, Key: in.Key, Rows: int64(len(rows)), Dropped: map[string]int64{}}
-	var pairs []dataset.Pair
 	for _, r := range rows {
 		drop, err := cleanTurns(chosen, "chosen: ", r.Prompt, r.Chosen)
 		if drop == "" && err == nil {
 			drop, err = cleanTurns(rejected, "rejected: ", r.Prompt, r.Rejected)
 		}
 		if err != nil {
-			return Stage{}, err
+			return nil, err
 		}
 		if drop == "" && fold(spoken(r.Chosen)) == fold(spoken(r.Rejected)) {
 			drop = dropIdentical
@@ -68,13 +78,37 @@ func (d *Data) ImportPairs(ctx context.Context, in ImportInput) (Stage, error) {
 			drop = dropHeldOut
 		}
 		if drop != "" {
-			st.Dropped[drop]++
+			dropped[drop]++
 			continue
 		}
 		r.Teacher, r.Student = "imported", "imported"
-		pairs = append(pairs, r)
+		kept = append(kept, r)
 	}
-	return d.keepPairs(ctx, p, st, pairs)
+	return kept, nil
+}
+
+// siftTalks does the same with reflections and conversations, of which every turn must pass.
+func siftTalks(p Plan, f spec.Filter, rows []dataset.Conversation, dropped map[string]int64) (kept []dataset.Conversation, err error) {
+	for _, r := range rows {
+		l := limits(f)
+		if r.Kind == "interaction" {
+			l = turnLimits(l)
+		}
+		j, err := judgeOf(r.Kind, p, l, f)
+		if err != nil {
+			return nil, err
+		}
+		drop, err := cleanTurns(j, r.Kind+": ", nil, r.Messages)
+		if err != nil {
+			return nil, err
+		}
+		if drop != "" {
+			dropped[drop]++
+			continue
+		}
+		kept = append(kept, r)
+	}
+	return kept, nil
 }
 
 // ImportIntrospection makes the introspection data set of the user's rows: reflections, and conversations of which
@@ -96,26 +130,12 @@ func (d *Data) ImportIntrospection(ctx context.Context, in ImportInput) (Stage, 
 		return Stage{}, notHere(err)
 	}
 	st := Stage{Kind: KindIntrospection, Key: in.Key, Rows: int64(len(all)), Dropped: map[string]int64{}, Values: map[string]float64{}}
-	var rows []dataset.Conversation
-	for _, r := range all {
-		l := limits(p.Spec.Introspection.Filter)
-		if r.Kind == "interaction" {
-			l = turnLimits(l)
-		}
-		j, err := judgeOf(r.Kind, p, l, p.Spec.Introspection.Filter)
-		if err != nil {
-			return Stage{}, err
-		}
-		drop, err := cleanTurns(j, r.Kind+": ", nil, r.Messages)
-		if err != nil {
-			return Stage{}, err
-		}
-		if drop != "" {
-			st.Dropped[drop]++
-			continue
-		}
+	rows, err := siftTalks(p, p.Spec.Introspection.Filter, all, st.Dropped)
+	if err != nil {
+		return Stage{}, err
+	}
+	for _, r := range rows {
 		st.Values[r.Kind+"s"]++
-		rows = append(rows, r)
 	}
 	if len(rows) == 0 {
 		return Stage{}, fatal(StageFailed, fmt.Errorf("introspection: none of the %d rows of the file passed; dropped: %v; mend the rows or widen the filter's limits", len(all), st.Dropped))

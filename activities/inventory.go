@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencharacter/opencharacter/dataset"
 	"github.com/opencharacter/opencharacter/store"
 )
 
@@ -48,6 +49,8 @@ type Root struct {
 	Refs []store.Ref
 	// Folder is the data set of a stage.
 	Folder string
+	// Import is the folder of an imported data set.
+	Import string
 }
 
 // Inventory is all that a bucket holds.
@@ -127,6 +130,10 @@ func (v *Inventory) read(ctx context.Context, r *Root) error {
 			err = fmt.Errorf("it is of stage %s/%s", st.Kind, st.Key)
 		}
 		r.Folder = st.Folder
+	case RootData:
+		if m, merr := dataset.ParseManifest(data); merr == nil && m.Info[infoImport] != "" { // others are their stage's to judge
+			r.Import = m.Info[infoFolder]
+		}
 	}
 	if err != nil {
 		r.Err, r.ErrKey = err, r.Key

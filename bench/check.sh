@@ -21,6 +21,9 @@ make generate
 git diff --exit-code -- tensor/internal/cpu
 echo "== known vulnerabilities in what is linked"
 SCAN=package ./bench/vulncheck.sh || [ $? -eq 2 ] # 2: the database is out of reach, and it said so
+echo "== reference pages are what the code says"
+make docs
+git diff --exit-code -- docs/reference
 echo "== race on what runs concurrently"
 CHARACTER_REQUIRE= CGO_ENABLED=1 go test -race -short ./store ./teacher ./heartbeat ./tensor ./lm/sample
 echo "check: all passed"

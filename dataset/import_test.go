@@ -289,3 +289,47 @@ func FuzzImport(f *testing.F) {
 		}
 	})
 }
+
+// TestKindOfRows goes by columns alone.
+func TestKindOfRows(t *testing.T) {
+	pairs, err := dataset.EncodeParquet([]dataset.Pair{{ID: "a"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	talks, err := dataset.EncodeParquet([]dataset.Conversation{{ID: "a"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ data, kind, err string }{
+		{string(pairs), "dpo", ""},
+		{string(talks), "introspection", ""},
+		{`{"prompt":"a","chosen":"b","rejected":"c"}`, "dpo", ""},
+		{"\n\n" + `{"question":"a","chosen":"b","rejected":"c"}`, "dpo", ""},
+		{`{"prompt":"a","reflection":"b"}`, "introspection", ""},
+		{`{"messages":[]}`, "introspection", ""},
+		{`{"prompt":"a","turns":[]}`, "introspection", ""},
+		{`{"chosen":"b","rejected":"c","messages":[]}`, "", "say which with --kind"},
+		{`{"text":"a","label":1}`, "", "its columns are label, text"},
+		{"", "", "there are no rows"},
+		{"[1]", "", "line 1: it is not a JSON object"},
+		{"PAR1PAR1", "", "f.x: "},
+	} {
+		kind, err := dataset.KindOfRows(dataset.File{Name: "f.x", Data: []byte(c.data)})
+		if kind != c.kind || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%.60q: %q, %v; want %q, %q", c.data, kind, err, c.kind, c.err)
+		}
+	}
+}
+
+func FuzzKindOfRows(f *testing.F) {
+	f.Add([]byte(`{"prompt":"a","chosen":"b","rejected":"c"}`))
+	if p, err := dataset.EncodeParquet([]dataset.Pair{{ID: "a"}}, nil); err == nil {
+		f.Add(p)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		kind, err := dataset.KindOfRows(dataset.File{Name: "f", Data: data})
+		if (kind == "") == (err == nil) {
+			t.Errorf("%q, %v", kind, err)
+		}
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -56,13 +57,13 @@ type words func(cmd *cobra.Command) []string
 var completed = map[string]words{
 	"status": localRuns, "pause": localRuns, "resume": localRuns, "cancel": localRuns, "export": localRuns, "repair": localRuns, "chat": localRuns,
 	"runs compare": localRuns, "runs remove": localRuns, "data ls": localRuns,
-	"data show": localSets, "data stats": localSets, "data export": localSets,
+	"data show": localSets, "data stats": localSets, "data export": localSets, "data import": func(*cobra.Command) []string { return nil },
 	"run": characters, "plan": characters, "constitution show": characters, "constitution check": characters,
 	"model pull": knownModels, "model inspect": knownModels,
 }
 
 // withFiles are commands whose argument may also be a file.
-var withFiles = map[string]bool{"run": true, "plan": true, "constitution show": true, "constitution check": true, "model inspect": true}
+var withFiles = map[string]bool{"run": true, "plan": true, "constitution show": true, "constitution check": true, "model inspect": true, "data import": true}
 
 // addCompletion gives every command its words; it is called when the tree is whole.
 func addCompletion(root *cobra.Command) {
@@ -85,7 +86,7 @@ func addCompletion(root *cobra.Command) {
 	}
 	walk(root, func(c *cobra.Command) {
 		flags := map[string]words{"id": localRuns, "preset": func(*cobra.Command) []string { return spec.Presets() }, "set": specFields,
-			"format": func(*cobra.Command) []string { return dataFormats }, "weights": func(*cobra.Command) []string { return []string{"bf16", "quantized"} }, "model": knownModels}
+			"format": func(*cobra.Command) []string { return dataFormats }, "kind": func(*cobra.Command) []string { return []string{tableDPO, tableIntrospection} }, "pairs": localSets, "introspection": localSets, "weights": func(*cobra.Command) []string { return []string{"bf16", "quantized"} }, "model": knownModels}
 		if c.Flags().Lookup("weights") != nil || c.Name() == "score" {
 			flags["model"] = func(*cobra.Command) []string { return activities.WhichModels() }
 		}
@@ -97,7 +98,7 @@ func addCompletion(root *cobra.Command) {
 			switch {
 			case name == "set":
 				after |= cobra.ShellCompDirectiveNoSpace
-			case name == "model" && c.Flags().Lookup("weights") == nil:
+			case name == "pairs" || name == "introspection" || name == "model" && c.Flags().Lookup("weights") == nil:
 				after = cobra.ShellCompDirectiveDefault
 			}
 			_ = c.RegisterFlagCompletionFunc(name, func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
@@ -128,10 +129,19 @@ func localRuns(cmd *cobra.Command) []string {
 	return out
 }
 
+// stageFolder is a data set folder that is named by its stage, not by the user.
+var stageFolder = regexp.MustCompile(`-(dpo|introspection)-[0-9a-f]{32}$`)
+
 func localSets(cmd *cobra.Command) []string {
 	var out []string
 	for _, id := range localRuns(cmd) {
 		out = append(out, id+"/"+tableDPO, id+"/"+tableIntrospection)
+	}
+	imports, _ := filepath.Glob(filepath.Join(dataDir(cmd), "s3", stack.Bucket, "datasets", "*", "__meta", "manifest.json"))
+	for _, m := range imports {
+		if name := filepath.Base(filepath.Dir(filepath.Dir(m))); !stageFolder.MatchString(name) {
+			out = append(out, name)
+		}
 	}
 	return out
 }

@@ -23,13 +23,13 @@ import (
 func dataCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "data",
-		Short: "List, read, measure and write out the data sets of runs",
+		Short: "List, read, measure, write out and import data sets",
 		Long: `Look at what runs made. A data set is named RUN/dpo (preference pairs) or RUN/introspection (reflections and
-conversations); what no run names any more goes by its folder's name. Where nothing runs on --data, the files of the
-bucket are read as they are, and no server is started.`,
-		Example: "  character data ls\n  character data show captain/dpo --grep rain\n  character data show captain --dropped\n  character data stats captain",
+conversations), an imported one as you named it; what no run names any more goes by its folder's name. Where nothing runs on
+--data, the files of the bucket are read as they are, and no server is started; only import starts one.`,
+		Example: "  character data ls\n  character data show captain/dpo --grep rain\n  character data show captain --dropped\n  character data stats captain\n  character data import pairs.jsonl --id mine",
 	}
-	c.AddCommand(dataLsCmd(), dataShowCmd(), dataStatsCmd(), dataExportCmd())
+	c.AddCommand(dataLsCmd(), dataShowCmd(), dataStatsCmd(), dataExportCmd(), dataImportCmd())
 	return c
 }
 
@@ -78,7 +78,8 @@ type dataSet struct {
 	Dropped map[string]int64 `json:"dropped"`
 	Bytes   int64            `json:"bytes"` // of its Parquet file
 	Columns []string         `json:"columns"`
-	Folder  string           `json:"folder"` // in the bucket
+	Folder  string           `json:"folder"`         // in the bucket
+	File    string           `json:"file,omitempty"` // of an import: what a spec names
 
 	stage activities.Stage
 	plan  *activities.Plan // nil where no run names it
@@ -162,8 +163,12 @@ func folderSet(ctx context.Context, b activities.Bucket, folder string) (dataSet
 	if err != nil {
 		return dataSet{}, fmt.Errorf("data set %s: %w; `character repair --check` says more", folder, err)
 	}
-	d := newDataSet(activities.Stage{Kind: m.Kind, Key: m.InputHash, Parts: m.Parts, Folder: folder, Rows: m.Rows, Kept: m.Kept, Dropped: m.Dropped})
-	d.Name = strings.TrimPrefix(folder, "datasets/")
+	files, own, imported := activities.ImportOf(m)
+	if !imported {
+		files = folder
+	}
+	d := newDataSet(activities.Stage{Kind: m.Kind, Key: m.InputHash, Parts: m.Parts, Folder: files, Rows: m.Rows, Kept: m.Kept, Dropped: m.Dropped})
+	d.Name, d.File = strings.TrimPrefix(folder, "datasets/"), own
 	return d, nil
 }
 

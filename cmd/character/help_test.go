@@ -80,6 +80,15 @@ func TestCompletion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, name := range []string{"mine", "captain-dpo-0123456789abcdef0123456789abcdef"} {
+		at := filepath.Join(dir, "s3", stack.Bucket, "datasets", name, "__meta")
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(at, "manifest.json"), []byte("{}"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, c := range []struct {
 		line string
 		want []string
@@ -91,6 +100,9 @@ func TestCompletion(t *testing.T) {
 		{"generate --model d", []string{"dpo"}},
 		{"runs compare captain s", []string{"sarcastic-2"}},
 		{"runs compare captain captain ", nil},
+		{"data show m", []string{"mine"}},
+		{"run captain --pairs m", []string{"mine"}},
+		{"data import x --kind d", []string{"dpo"}},
 		{"data show captain/", []string{"captain/dpo", "captain/introspection"}},
 		{"data export --format p", []string{"parquet"}},
 		{"run capt", []string{"captain"}},

@@ -42,7 +42,7 @@ what it rests on; other work on the machine changes it. Without the model, or wi
 
 A teacher behind an API is not asked: give --answer-tokens, and --price-in and --price-out for a million tokens.`,
 		Example: `  character plan captain
-  character plan captain --set dpo.epochs=3 --set preferences.pairs=500
+  character plan captain --set dpo.epochs=3 --set preferences.pairs=200
   character plan my-character.yaml --preset paper-scale --price-in 0.14 --price-out 0.28 --no-measure
   character plan captain --json | jq .seconds`,
 		Args: cobra.ExactArgs(1),
@@ -99,7 +99,7 @@ func plan(cmd *cobra.Command, name string, f planFlags) error {
 	if err != nil {
 		return err
 	}
-	files, err := readFiles(c, name, f.runFlags)
+	files, err := readFiles(cmd, c, name, f.runFlags)
 	if err != nil {
 		return err
 	}
@@ -115,13 +115,13 @@ func plan(cmd *cobra.Command, name string, f planFlags) error {
 			}
 			own = len(texts)
 		case "preferences.file":
-			rows, err := dataset.ParsePreferenceJSONL(x.data)
+			rows, err := dataset.RunPreferences(x.data)
 			if err != nil {
 				return err
 			}
 			o.OwnPairs = len(rows)
 		case "introspection.file":
-			rows, err := dataset.ParseIntrospectionJSONL(x.data)
+			rows, err := dataset.RunIntrospection(x.data)
 			if err != nil {
 				return err
 			}

@@ -49,6 +49,7 @@ directory yet, this command starts everything in its own process; an unfinished 
   character run captain --id my-captain --set dpo.epochs=3 --set seed=7
   character run captain --set teacher=recorded
   character run captain --id again --pairs captain_dpo.jsonl --introspection captain_introspection.jsonl
+  character run captain --id third --pairs mine      # a data set of "character data import", or RUN/dpo
   character run my-character.yaml --model ~/models/qwen3-0.6b
   character run --id my-captain                      # come back to a run`,
 		Args: cobra.MaximumNArgs(1),
@@ -74,8 +75,8 @@ func (f *runFlags) addSpec(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.set, "set", nil, "set one field of the spec, e.g. --set preferences.pairs=200 (repeatable)")
 	c.Flags().StringVar(&f.prompts, "prompts", "", "file with your own prompts, one a line or JSONL {\"prompt\": ...}")
 	c.Flags().StringVar(&f.recorded, "recorded", "", "file with recorded answers, JSONL {\"prompt\": ..., \"chosen\": ...}: they measure the gain, and teach with --set teacher=recorded")
-	c.Flags().StringVar(&f.pairs, "pairs", "", "train DPO on your own rows, JSONL or Parquet with prompt, chosen, rejected (docs/exports.md), instead of generating pairs")
-	c.Flags().StringVar(&f.introspection, "introspection", "", "train SFT on your own rows, JSONL {\"prompt\", \"reflection\"} or {\"prompt\", \"turns\"}, instead of generating them")
+	c.Flags().StringVar(&f.pairs, "pairs", "", "train DPO on your own rows, JSONL or Parquet with prompt, chosen, rejected (docs/exports.md), or on a data set by name (see character data ls), instead of generating pairs")
+	c.Flags().StringVar(&f.introspection, "introspection", "", "train SFT on your own rows, JSONL {\"prompt\", \"reflection\"} or {\"prompt\", \"turns\"}, or on a data set by name, instead of generating them")
 }
 
 var idRule = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)
@@ -110,7 +111,7 @@ func run(cmd *cobra.Command, name string, f runFlags) error {
 		if raw, err = localModels(ctx, cmd, raw, s); err != nil {
 			return err
 		}
-		if files, err = readFiles(c, name, f); err != nil {
+		if files, err = readFiles(cmd, c, name, f); err != nil {
 			return err
 		}
 	}
@@ -256,8 +257,8 @@ type file struct {
 	data       []byte
 }
 
-// readFiles reads and checks the user's files.
-func readFiles(c *constitution.Constitution, name string, f runFlags) ([]file, error) {
+// readFiles reads and checks the user's files, and data sets in place of them.
+func readFiles(cmd *cobra.Command, c *constitution.Constitution, name string, f runFlags) ([]file, error) {
 	var out []file
 	if !slices.Contains(constitution.Builtin(), name) {
 		out = append(out, file{"constitution", ".json", c.Canonical()})
@@ -273,16 +274,16 @@ func readFiles(c *constitution.Constitution, name string, f runFlags) ([]file, e
 		out = append(out, file{"preferences.prompts", ".txt", b})
 	}
 	for _, own := range []struct {
-		flag, path, field string
-		check             func([]byte) error
+		flag, path, field, kind string
+		check                   func([]byte) error
 	}{
-		{"--pairs", f.pairs, "preferences.file", func(b []byte) error { _, err := dataset.RunPreferences(b); return err }},
-		{"--introspection", f.introspection, "introspection.file", func(b []byte) error { _, err := dataset.RunIntrospection(b); return err }},
+		{"--pairs", f.pairs, "preferences.file", activities.KindPreferences, func(b []byte) error { _, err := dataset.RunPreferences(b); return err }},
+		{"--introspection", f.introspection, "introspection.file", activities.KindIntrospection, func(b []byte) error { _, err := dataset.RunIntrospection(b); return err }},
 	} {
 		if own.path == "" {
 			continue
 		}
-		b, err := readFile(own.path)
+		b, err := readRowsOf(cmd, own.path, own.kind)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", own.flag, err)
 		}

@@ -53,6 +53,7 @@ var imports = map[string]string{
 	"testenv/faultproxy":                "",
 	"testenv/tinymodel":                 "lm/safetensors",
 	"testenv/hostile":                   "",
+	"testenv/browser":                   "",
 	"testenv/wallclock":                 "",
 	"serve":                             "lm/chat lm/sample lm/tokenizer lm/transformer",
 	"cmd/character":                     "activities cmd/internal/cluster cmd/internal/columns cmd/internal/estimate codec constitution dataset live lm/chat lm/hub lm/sample lm/tokenizer lm/train lm/transformer permit serve spec store tensor testenv/s3server testenv/stack workers workflows",

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/opencharacter/opencharacter/testenv/browser"
-	"github.com/opencharacter/opencharacter/testenv/tinymodel"
 )
 
 // TestScreenshots takes the pictures of docs/images: of a tiny run whose teacher's answers are those that were written for
@@ -17,6 +16,7 @@ import (
 func TestScreenshots(t *testing.T) {
 	t.Parallel()
 	desk := browser.Open(t, browser.Options{})
+	low := browser.Open(t, browser.Options{Width: 1280, Height: 600})
 	phone := browser.Open(t, browser.Options{Width: 390, Height: 844, Phone: true})
 	dir := os.Getenv("CHARACTER_SCREENSHOTS")
 	if dir == "" {
@@ -25,11 +25,6 @@ func TestScreenshots(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := newMachine(t)
-	// The run's folder stands on the page: one that is the same on all machines.
-	m.dir, m.model = t.TempDir(), "tiny-model"
-	if err := tinymodel.Write(filepath.Join(m.dir, m.model), 1); err != nil {
-		t.Fatal(err)
-	}
 	up := m.alone()
 	args := []string{"--set", "teacher=recorded", "--set", "dpo.segment_steps=1", "--set", "dpo.epochs=40", "--set", "preferences.chunk=6", "--detach"}
 	m.must(m.runArgs("captain", args...)...)
@@ -42,11 +37,13 @@ func TestScreenshots(t *testing.T) {
 		p.Shot(filepath.Join(dir, name))
 		shots[name] = p
 	}
-	ui := m.dashboardOf(t, desk)
+	ui := m.dashboardOf(t, low)
 	ui.open("captain")
 	ui.report("captain: paused", "dpo")
-	browser.Value[bool](desk, `(document.querySelector("#user-metadata-current-details").scrollIntoView({block: "end"}), true)`)
-	shot(desk, "ui-run.png")
+	// From the table of stages to the end: what is above names folders of this machine.
+	browser.Value[bool](low, `(document.activeElement.blur(), document.querySelector("#user-metadata-current-details").scrollIntoView({block: "end"}), true)`)
+	shot(low, "ui-run.png")
+	ui = m.dashboardOf(t, desk)
 	ui.list(`CharacterConstitution="captain"`, 1)
 	shot(desk, "ui-list.png")
 	for _, p := range []*browser.Page{desk, phone} {

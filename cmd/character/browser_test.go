@@ -39,17 +39,13 @@ func (m *machine) dashboardOf(t *testing.T, page *browser.Page) *dashboard {
 // start fills in the form and sends it.
 func (d *dashboard) start(id, input string) {
 	d.t.Helper()
-	var pretty bytes.Buffer // as the form's editor lays it out
-	if err := json.Indent(&pretty, []byte(input), "", "  "); err != nil {
-		d.t.Fatal(err)
-	}
 	d.Go(d.url)
 	d.Click("main a", "=Start Workflow")
 	d.Type("#workflowId", id)
 	d.Type("#taskQueue", "character")
 	d.Type("#workflowType", "CharacterTraining")
 	d.See("main", "Task Queue is Active")
-	d.Type("main [role=textbox]", pretty.String())
+	d.Type("main [role=textbox]", d.pretty(input))
 	d.Click("h1", "Start Workflow") // the editor lays its text out once it is left, and the button moves
 	d.Click("button[data-testid=start-workflow-button]", "Start Workflow")
 	for deadline := time.Now().Add(4 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
@@ -60,6 +56,16 @@ func (d *dashboard) start(id, input string) {
 			d.t.Fatalf("the form started nothing; the page shows\n%s\n%s", d.Text("main"), d.m.workerLog())
 		}
 	}
+}
+
+// pretty lays JSON out as the UI's editor does when it is left: nothing moves then while a button is pressed.
+func (d *dashboard) pretty(input string) string {
+	d.t.Helper()
+	var b bytes.Buffer
+	if err := json.Indent(&b, []byte(input), "", "  "); err != nil {
+		d.t.Fatal(err)
+	}
+	return b.String()
 }
 
 // open shows a run's page.
@@ -114,7 +120,7 @@ func (d *dashboard) answered(condition string) {
 	d.t.Helper()
 	for deadline := time.Now().Add(4 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		switch browser.Value[string](d.Page, `(() => {
-  const dialog = [...document.querySelectorAll("`+updateDialog+`")].find(e => e.checkVisibility());
+  const dialog = [...document.querySelectorAll("`+updateDialog+`")].find(e => e.checkVisibility({visibilityProperty: true, opacityProperty: true}) && e.getClientRects().length);
   return `+condition+` ? "yes" : dialog?.innerText.includes("Workflow is busy") ? "busy" : "";
 })()`) {
 		case "yes":
@@ -136,8 +142,7 @@ func (d *dashboard) send(name, input string) {
 	d.updates++
 	d.Type("#update-id", fmt.Sprintf("%s-%d", name, d.updates))
 	if input != "" {
-		d.Type(updateDialog+" [role=textbox]", input)
-		d.Click(updateDialog+" h3", "")
+		d.Type(updateDialog+" [role=textbox]", d.pretty(input))
 	}
 	d.Click(updateDialog+" [data-testid=confirm-modal-button]", "")
 }

@@ -13,7 +13,7 @@ SEED ?= 1
 JOBS ?= 1
 CHAOS ?=
 
-.PHONY: help test unit fuzz demo build soak chaos check vulncheck generate docs clean
+.PHONY: help test unit fuzz demo build soak chaos screenshots idle check vulncheck generate docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,12 @@ soak: build ## the tiny run again and again for HOURS=0.5; fails when memory or 
 chaos: build ## kill, stop and starve N=50 whole tiny runs at random (SEED=1 JOBS=1), and compare every byte
 	@$(GO) build -o bin/chaos ./bench/chaos
 	@bin/chaos -exe $(BIN) -n $(N) -seed $(SEED) -jobs $(JOBS) $(CHAOS)
+
+screenshots: build ## take the README's pictures anew, of a tiny run in a real browser (bench/setup_browser.sh installs one)
+	@CHARACTER_TEST_BINARY=$(CURDIR)/$(BIN) CHARACTER_SCREENSHOTS=$(CURDIR)/docs/images CHARACTER_REQUIRE=chromium $(GO) test -count=1 -run TestScreenshots ./cmd/character
+
+idle: build ## memory of an idle `character up`, with and without a worker (two minutes)
+	@./bench/idle.sh $(BIN)
 
 check: ## vet, lint, workflow determinism, generated files
 	@./bench/check.sh

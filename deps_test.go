@@ -61,6 +61,7 @@ var imports = map[string]string{
 	"testenv/tinymodel":                 "lm/safetensors",
 	"testenv/hostile":                   "",
 	"testenv/scrape":                    "",
+	"testenv/browser":                   "",
 	"testenv/wallclock":                 "",
 	"testenv/doclines":                  "",
 	"serve":                             "lm/chat lm/sample lm/tokenizer lm/transformer",

@@ -3,7 +3,8 @@
 #
 #   CHARACTER_TESTDATA   folder with tokenizer and template cases; without it those tests are skipped, and say so
 #   CHARACTER_TEST_TOKENIZERS   tokenizer files to get: qwen3 (the default), gemma3 (Google's terms apply to it), llama3 (Meta's)
-#   CHARACTER_REQUIRE    words (model testdata qwen3 gemma3 avx512 avx512bf16 avx2 netns postgres ...): what must not be skipped; CI sets it
+#   CHROMIUM             browser for the tests that look at pages; default chromium on the PATH (bench/setup_browser.sh installs it)
+#   CHARACTER_REQUIRE    words (model testdata qwen3 gemma3 avx512 avx512bf16 avx2 netns postgres chromium ...): what must not be skipped; CI sets it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0

@@ -167,7 +167,10 @@ func points(in []Point) (plotter.XYs, int) {
 // widen gives an axis whose values are all equal some room.
 func widen(a *plot.Axis) {
 	if a.Max-a.Min <= 1e-12*math.Max(1, math.Abs(a.Max)) {
-		room := math.Max(0.5, 0.05*math.Abs(a.Max))
+		room := math.Abs(a.Max) / 2
+		if room == 0 {
+			room = 0.5
+		}
 		a.Min, a.Max = a.Min-room, a.Max+room
 	}
 }

@@ -45,7 +45,7 @@ func (r *run) next(state string) string {
 	if len(ahead) == 0 {
 		return "\n**Next:** the run ends with its record. Update `pause` stops between two pieces of work.\n"
 	}
-	return "\n**Next:** " + strings.Join(ahead, ", then ") + ". Updates: `pause`, `adjust` ({\"field\": value}), `finish-early`.\n"
+	return "\n**Next:** " + strings.Join(ahead, ", then ") + ". Updates: `pause`, `adjust` with `{\"field\": value}`, `finish-early`.\n"
 }
 
 // links says where report and data are.

@@ -252,14 +252,17 @@ func (f *forms) summaries(ids ...string) {
 	}
 }
 
-// schedule makes a schedule as `temporal schedule create` does and lets it start a run now.
+// schedule makes a schedule as `temporal schedule create` does and lets it start a run now, as `temporal schedule trigger`
+// does.
 func (f *forms) schedule(m *machine) {
 	f.t.Helper()
 	_, err := f.CreateSchedule(f.ctx(), &workflowservice.CreateScheduleRequest{Namespace: namespace, ScheduleId: "nightly", RequestId: "nightly", Schedule: &schedule.Schedule{
 		Spec:   &schedule.ScheduleSpec{CronString: []string{"0 3 * * *"}},
-		Action: &schedule.ScheduleAction{Action: &schedule.ScheduleAction_StartWorkflow{StartWorkflow: &workflow.NewWorkflowExecutionInfo{WorkflowId: "nightly", WorkflowType: &common.WorkflowType{Name: "CharacterTraining"}, TaskQueue: &taskqueue.TaskQueue{Name: "character"}, Input: payload(m.tinyInput("seed=2"))}}}},
-		InitialPatch: &schedule.SchedulePatch{TriggerImmediately: &schedule.TriggerImmediatelyRequest{}}})
+		Action: &schedule.ScheduleAction{Action: &schedule.ScheduleAction_StartWorkflow{StartWorkflow: &workflow.NewWorkflowExecutionInfo{WorkflowId: "nightly", WorkflowType: &common.WorkflowType{Name: "CharacterTraining"}, TaskQueue: &taskqueue.TaskQueue{Name: "character"}, Input: payload(m.tinyInput("seed=2"))}}}}})
 	if err != nil {
+		f.t.Fatal(err)
+	}
+	if _, err := f.PatchSchedule(f.ctx(), &workflowservice.PatchScheduleRequest{Namespace: namespace, ScheduleId: "nightly", RequestId: "trigger", Patch: &schedule.SchedulePatch{TriggerImmediately: &schedule.TriggerImmediatelyRequest{}}}); err != nil {
 		f.t.Fatal(err)
 	}
 	id := ""

@@ -4,11 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +32,6 @@ func get(t *testing.T, url, host string) (int, string) {
 }
 
 // TestLiveReport watches a run's page while it trains: counts and curves grow, and rows can be read, dropped ones too.
-// With a browser on this machine the page is looked at in it, on a phone's width.
 func TestLiveReport(t *testing.T) {
 	m := newMachine(t)
 	up := m.alone()
@@ -82,44 +77,6 @@ func TestLiveReport(t *testing.T) {
 		want := map[string]int{"pairs": 24, "reflections": 16, "interactions": 3}[kind]
 		if kept.Matching != want || all.Total < want || all.Total > want && len(all.Reasons) == 0 {
 			t.Errorf("%s: %d kept of %d, reasons %v; want %d", kind, kept.Matching, all.Total, all.Reasons, want)
-		}
-	}
-	browser(t, page)
-}
-
-// browser opens a page in headless Chromium and checks what its script made of it. CHARACTER_SCREENSHOTS names a folder
-// for pictures.
-func browser(t *testing.T, page string) {
-	t.Helper()
-	exe := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if p, err := exec.LookPath(name); err == nil && exe == "" {
-			exe = p
-		}
-	}
-	if exe == "" {
-		if slices.Contains(strings.Fields(os.Getenv("CHARACTER_REQUIRE")), "chromium") {
-			t.Fatal("CHARACTER_REQUIRE asks for chromium, and it is not here: apt-get install chromium")
-		}
-		t.Log("no browser here: the page was not looked at in one (apt-get install chromium)")
-		return
-	}
-	args := func(more ...string) []string {
-		return append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--user-data-dir=" + t.TempDir(), "--window-size=390,844", "--virtual-time-budget=8000"}, more...)
-	}
-	out, err := exec.CommandContext(t.Context(), exe, args("--dump-dom", page)...).Output()
-	if err != nil {
-		t.Fatalf("%s: %v", exe, err)
-	}
-	dom := string(out)
-	for _, want := range []string{`aria-pressed="true">Pairs`, "chosen (teacher)", "rejected (student)", " rows, page 1 of ", "all dropped"} {
-		if !strings.Contains(dom, want) {
-			t.Errorf("the browser's page lacks %q:\n%.6000s", want, dom[strings.Index(dom, "<body"):])
-		}
-	}
-	if dir := os.Getenv("CHARACTER_SCREENSHOTS"); dir != "" {
-		if b, err := exec.CommandContext(t.Context(), exe, args("--hide-scrollbars", "--screenshot="+filepath.Join(dir, "live-phone.png"), page)...).CombinedOutput(); err != nil {
-			t.Errorf("screenshot: %v\n%s", err, b)
 		}
 	}
 }

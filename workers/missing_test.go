@@ -60,6 +60,18 @@ func TestJudge(t *testing.T) {
 			t.Errorf("one that does not beat is %s", k)
 		}
 	})
+	t.Run("of a program's own", func(t *testing.T) { // it beats as it likes, and may run on other queues
+		w := fresh()
+		for i := range 2 + Silence/every {
+			for _, who := range []string{"other", "me"} {
+				a := beat(who, 1, 0)
+				a.ActivityType.Name = "Work"
+				if k := look(w, a); k != "" {
+					t.Fatalf("look %d says %s of what %s has", i, k, who)
+				}
+			}
+		}
+	})
 	t.Run("lost", func(t *testing.T) {
 		w := fresh()
 		k := attempt{"r", "5", 1}

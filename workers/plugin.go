@@ -39,6 +39,7 @@ type Plugin struct {
 
 	mu    sync.Mutex
 	o     Options
+	conn  *grpc.ClientConn
 	calls *services
 	at    map[string]*serving // by the worker's instance key
 	wrong error               // the first mistake in a worker's options
@@ -101,8 +102,8 @@ func (p *Plugin) configureClient(_ context.Context, in client.PluginConfigureCli
 // worker starts; what we call on it passes the SDK's own interceptors, and so has its credentials.
 func (p *Plugin) meet(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	p.mu.Lock()
-	if p.calls == nil {
-		p.calls = &services{workflowservice.NewWorkflowServiceClient(cc), operatorservice.NewOperatorServiceClient(cc)}
+	if p.conn != cc { // one that did not come about is left behind
+		p.conn, p.calls = cc, &services{workflowservice.NewWorkflowServiceClient(cc), operatorservice.NewOperatorServiceClient(cc)}
 	}
 	p.mu.Unlock()
 	return invoke(ctx, method, req, reply, cc, opts...)

@@ -133,8 +133,13 @@ func key(string) string { return "" }
 func TestPlugin(t *testing.T) {
 	address, f := serve(t)
 	p := plugin(t, workers.Options{Key: key})
-	c, err := client.Dial(client.Options{HostPort: address, Namespace: "ours", Plugins: []client.Plugin{p}, Credentials: client.NewAPIKeyStaticCredentials("the-key"),
-		ConnectionOptions: client.ConnectionOptions{TLSDisabled: true}})
+	o := client.Options{HostPort: "127.0.0.1:1", Namespace: "ours", Plugins: []client.Plugin{p}, Credentials: client.NewAPIKeyStaticCredentials("the-key"),
+		ConnectionOptions: client.ConnectionOptions{TLSDisabled: true, GetSystemInfoTimeout: time.Second}}
+	if _, err := client.Dial(o); err == nil { // as while a server is away
+		t.Fatal("port 1 answers")
+	}
+	o.HostPort, o.ConnectionOptions.GetSystemInfoTimeout = address, time.Minute
+	c, err := client.Dial(o)
 	if err != nil {
 		t.Fatal(err)
 	}

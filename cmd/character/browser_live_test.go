@@ -47,7 +47,7 @@ func TestLiveReportInBrowser(t *testing.T) {
 	done := m.status("read").Stages[1].Done
 	desk.See("table", fmt.Sprintf("%d of ", done))
 	m.must("resume", "read")
-	m.waitFor("read", "more steps", func(s runState) bool { return s.Stages[1].Done >= done+20 })
+	m.waitFor("read", "more steps", func(s runState) bool { return s.Stages[1].Done >= done+5 })
 	desk.Until("a longer curve", fmt.Sprintf("%s > %d", length, before))
 	if browser.Value[int](desk, `window.mine || 0`) != 1 {
 		t.Error("the page was loaded anew")

@@ -28,7 +28,7 @@ func TestScreenshots(t *testing.T) {
 	up := m.alone()
 	args := []string{"--set", "teacher=recorded", "--set", "dpo.segment_steps=1", "--set", "dpo.epochs=40", "--set", "preferences.chunk=6", "--detach"}
 	m.must(m.runArgs("captain", args...)...)
-	m.waitFor("captain", "steps", func(s runState) bool { return s.Stages[1].Done >= 60 })
+	m.waitFor("captain", "steps", func(s runState) bool { return s.Stages[1].Done >= 15 })
 	m.must("pause", "captain")
 	m.waitFor("captain", "standing still", stands)
 

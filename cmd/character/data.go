@@ -93,7 +93,7 @@ func newDataSet(st activities.Stage) dataSet {
 	return d
 }
 
-// dataSets lists those of a run, or all; the newest stage last.
+// dataSets lists those of a run, the one of that name, or all; the newest stage last.
 func dataSets(ctx context.Context, b activities.Bucket, run string) ([]dataSet, error) {
 	sizes := map[string]int64{}
 	objects, err := b.List(ctx, "datasets/")
@@ -105,6 +105,15 @@ func dataSets(ctx context.Context, b activities.Bucket, run string) ([]dataSet, 
 		sizes[o.Key] = o.Size
 		if f, ok := strings.CutSuffix(o.Key, "/__meta/manifest.json"); ok {
 			folders = append(folders, f)
+		}
+	}
+	if run != "" && spec.CheckRunID(run) == nil { // an import, or a folder, goes first
+		d, err := folderSet(ctx, b, "datasets/"+run)
+		if d.Bytes = sizes[d.stage.Table(tableOf(d.Stage))]; err == nil {
+			return []dataSet{d}, nil
+		}
+		if !errors.Is(err, store.ErrNotFound) {
+			return nil, err
 		}
 	}
 	ids := []string{run}
@@ -219,7 +228,7 @@ func findDataSet(ctx context.Context, b activities.Bucket, name string) (dataSet
 		return dataSet{}, err
 	}
 	for _, d := range all {
-		if !both || strings.HasSuffix(d.Name, "/"+table) {
+		if !both || strings.HasSuffix(d.Name, "/"+table) || d.Run == "" && tableOf(d.Stage) == table {
 			return d, nil
 		}
 	}

@@ -91,7 +91,13 @@ func TestDataImport(t *testing.T) {
 	if out := m.must("repair", "--check"); !strings.Contains(out, "Every object is whole.") {
 		t.Errorf("repair --check:\n%s", out)
 	}
-	m.must("data", "stats", "mine")
+	for _, name := range []string{"mine", "mine/dpo"} {
+		var stats struct{ DataSets []listedSet }
+		m.into(&stats, "data", "stats", name, "--json")
+		if len(stats.DataSets) != 1 || stats.DataSets[0].Name != "mine" || stats.DataSets[0].Summary.Rows == 0 {
+			t.Errorf("data stats %s: %+v", name, stats.DataSets)
+		}
+	}
 
 	for _, c := range []struct {
 		args []string

@@ -153,12 +153,14 @@ func (d *dashboard) status(want string) {
 	d.See("[data-testid=execution-status]", "="+strings.ToUpper(want))
 }
 
-// reset goes back to the newest point that the dialog offers.
+// reset goes back to the newest point that the dialog offers: to an older one an early end would be sent again too early.
 func (d *dashboard) reset() {
 	d.t.Helper()
 	d.Click("button", "=Reset")
 	d.Click("[data-testid=workflow-reset-event-id-select-button]", "")
-	d.Click("#reset-event-id-select [role=option]", "WorkflowTaskCompleted")
+	d.See("#reset-event-id-select [role=option]", "WorkflowTaskCompleted")
+	newest := browser.Value[string](d.Page, `[...document.querySelectorAll("#reset-event-id-select [role=option]")].map(e => e.innerText.trim()).filter(s => s.includes("WorkflowTaskCompleted")).sort((a, b) => parseInt(b) - parseInt(a))[0]`)
+	d.Click("#reset-event-id-select [role=option]", "="+newest)
 	d.Type("#reset-reason", "to see it again")
 	d.Click("[data-testid=reset-confirmation-modal] [data-testid=confirm-modal-button]", "")
 	d.Gone("[data-testid=reset-confirmation-modal]", "")

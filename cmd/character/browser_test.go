@@ -133,10 +133,35 @@ func (d *dashboard) answered(condition string) {
 	d.t.Fatalf("%s never came; the page shows\n%s\n%s", condition, d.Text("body"), d.m.workerLog())
 }
 
+// dialog opens a dialog from the menu of actions. The page may draw itself anew between two clicks, which closes menu
+// and dialog: a reader opens them again.
+func (d *dashboard) dialog(item, dialog string) {
+	d.t.Helper()
+	shown := func(css string) bool {
+		for range 40 {
+			if browser.Value[bool](d.Page, fmt.Sprintf(`[...document.querySelectorAll(%q)].some(e => e.checkVisibility({visibilityProperty: true, opacityProperty: true}) && e.getClientRects().length)`, css)) {
+				return true
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		return false
+	}
+	for deadline := time.Now().Add(4 * time.Minute); time.Now().Before(deadline); {
+		d.Click("button", "=More Actions")
+		if !shown(item) {
+			continue
+		}
+		d.Click(item, "")
+		if shown(dialog) {
+			return
+		}
+	}
+	d.t.Fatalf("%s does not open; the page shows\n%s", dialog, d.Text("body"))
+}
+
 func (d *dashboard) send(name, input string) {
 	d.t.Helper()
-	d.Click("button", "=More Actions")
-	d.Click("[data-testid=update-button]", "")
+	d.dialog("[data-testid=update-button]", updateDialog)
 	d.Click("[data-testid=update-select-button]", "")
 	d.Click("#update-select-select [role=option]", "="+name)
 	d.updates++

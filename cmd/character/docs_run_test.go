@@ -62,6 +62,7 @@ var notRun = map[string]string{
 	"character worker --temporal":                          "needs a cluster; versions_test.go starts it on one",
 	"character doctor --temporal":                          "needs a cluster; doctor_versions_test.go asks one",
 	"character run captain --temporal":                     "needs a cluster; workers_test.go has one",
+	"character ready":                                      "asks a worker that runs; metrics_test.go does",
 	"character worker --queue data":                        "needs a cluster; TestCompose starts it on one",
 	"character worker --queue teacher":                     "the same",
 	"character worker --queue engine --metrics":            "the same",
